@@ -1,0 +1,254 @@
+//! What snapferry keeps with a bucket: snapshot records, manifests, receipts, holds and the lease.
+//!
+//! ```text
+//! .snapferry/
+//!     segments/DIGEST                  manifest segments, shared between snapshots
+//!     snapshots/NAME/manifest.json     the list of a snapshot's segments
+//!     snapshots/NAME/receipt.json      what the seal vouches for
+//!     snapshots/NAME/snapshot.json     written last: the snapshot exists
+//!     snapshots/NAME/hold.json         keeps it from being pruned
+//!     pending.json                     the list of the segments of what dead jobs may have landed
+//!     lease.json                       who works on this bucket
+//! ```
+
+mod lease;
+mod record;
+mod segments;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use lease::{Job, Lease, LeaseState, boot};
+pub use record::{FORMAT, Hold, Receipt, ReceiptTotals, Record};
+pub use segments::{StoreSegments, manifest_writer, write_manifest};
+
+use crate::error::{Error, Kind, Result};
+use crate::key::{Key, RESERVED};
+use crate::manifest::{Attributes, Digest, Manifest, WAY_OUT};
+use crate::snapshot::Name;
+use crate::store::{Condition, ListOptions, Store};
+
+/// Records made within this time of each other are told apart by their sequence number, not by the store's clock.
+const CLOCK_GRAIN_NS: i64 = 5_000_000_000;
+
+/// The records of one bucket's snapshots, in whatever store they are kept.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    store: Arc<dyn Store>,
+    /// Ends in `/`.
+    folder: String,
+}
+
+impl Catalog {
+    /// The catalog that is kept in the bucket itself.
+    pub fn of(store: Arc<dyn Store>) -> Self {
+        Self { store, folder: RESERVED.into() }
+    }
+
+    /// The catalog of a bucket that cannot be written, kept in another one. `address` is that bucket's.
+    pub fn of_other(store: Arc<dyn Store>, address: &str) -> Self {
+        let name = blake3::hash(address.as_bytes()).to_hex();
+        Self { store, folder: format!("{RESERVED}sources/{}/", &name[..16]) }
+    }
+
+    /// The store that it is kept in.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// A key in the catalog's folder.
+    pub fn key(&self, name: &str) -> Key {
+        Key::from(format!("{}{name}", self.folder))
+    }
+
+    fn snapshot_key(&self, name: &Name, document: &str) -> Key {
+        self.key(&format!("snapshots/{name}/{document}.json"))
+    }
+
+    /// Reads a document; none if there is none.
+    async fn get<T: DeserializeOwned>(&self, key: &Key) -> Result<Option<T>> {
+        let Some((bytes, _)) = steadily(|| self.store.fetch(key)).await? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+            Error::new(Kind::Damaged, "this record cannot be read")
+                .at(self.store.address())
+                .key(key)
+                .hint(
+                    "it is damaged, or written by a newer snapferry: put it back from a copy, or remove this snapshot's \
+                     folder",
+                )
+                .caused_by(error)
+        })
+    }
+
+    async fn put<T: Serialize>(&self, key: &Key, document: &T) -> Result<()> {
+        let mut json = serde_json::to_vec_pretty(document)
+            .map_err(|error| Error::internal("a record cannot be written as JSON").caused_by(error))?;
+        json.push(b'\n');
+        self.write(key, json).await
+    }
+
+    async fn write(&self, key: &Key, json: Vec<u8>) -> Result<()> {
+        let (json, attributes) = (Bytes::from(json), document_attributes());
+        steadily(|| self.store.write(key, json.clone(), &attributes, &Condition::Any)).await.map(drop)
+    }
+
+    async fn delete(&self, key: Key) -> Result<()> {
+        let keys = [key];
+        steadily(|| self.store.delete(&keys)).await
+    }
+
+    /// The record of a snapshot; none if there is no such snapshot.
+    pub async fn record(&self, name: &Name) -> Result<Option<Record>> {
+        self.get(&self.snapshot_key(name, "snapshot")).await
+    }
+
+    /// The manifest of a snapshot.
+    pub async fn manifest(&self, name: &Name) -> Result<Manifest> {
+        let key = self.snapshot_key(name, "manifest");
+        let found = steadily(|| self.store.fetch(&key)).await?;
+        let manifest = match found {
+            Some((json, _)) => Manifest::from_json(&json),
+            None => Err(Error::new(Kind::Damaged, format!("snapshot {name} has no manifest"))),
+        };
+        manifest.map_err(|error| error.at(self.store.address()).key(&key).hint(WAY_OUT))
+    }
+
+    /// The keys that dead jobs may have landed, if there were any since the last seal.
+    pub async fn pending(&self) -> Result<Option<Manifest>> {
+        let key = self.key("pending.json");
+        let Some((json, _)) = steadily(|| self.store.fetch(&key)).await? else { return Ok(None) };
+        Manifest::from_json(&json).map(Some).map_err(|error| error.at(self.store.address()).key(&key))
+    }
+
+    /// Remembers the keys that dead jobs may have landed; with none, forgets them.
+    pub async fn set_pending(&self, keys: Option<&Manifest>) -> Result<()> {
+        let key = self.key("pending.json");
+        match keys {
+            Some(keys) => self.write(&key, keys.to_json()).await,
+            None => self.delete(key).await,
+        }
+    }
+
+    /// The receipt of a sealed snapshot.
+    pub async fn receipt(&self, name: &Name) -> Result<Option<Receipt>> {
+        self.get(&self.snapshot_key(name, "receipt")).await
+    }
+
+    /// Makes a snapshot exist: receipt and manifest first, the record last.
+    pub async fn publish(&self, record: &Record, manifest: &Manifest, receipt: Option<&Receipt>) -> Result<()> {
+        if let Some(receipt) = receipt {
+            self.put(&self.snapshot_key(&record.name, "receipt"), receipt).await?;
+        }
+        let key = self.snapshot_key(&record.name, "manifest");
+        self.write(&key, manifest.to_json()).await?;
+        self.put(&self.snapshot_key(&record.name, "snapshot"), record).await
+    }
+
+    /// Makes a snapshot's record go: the record first, so that it is never half there.
+    pub async fn remove(&self, name: &Name) -> Result<()> {
+        for document in ["snapshot", "manifest", "receipt", "hold"] {
+            self.delete(self.snapshot_key(name, document)).await?;
+        }
+        self.delete(self.key(&format!("snapshots/{name}/"))).await
+    }
+
+    /// All snapshots with the time at which their record was written, the newest first.
+    pub async fn names(&self) -> Result<Vec<(Name, i64)>> {
+        let prefix = self.key("snapshots/");
+        let mut listing = self.store.list(ListOptions { prefix: prefix.clone(), ..ListOptions::default() }).await?;
+        let mut names = Vec::new();
+        while let Some(batch) = listing.next().await {
+            for entry in batch? {
+                let name = entry.key.as_bytes().strip_prefix(prefix.as_bytes());
+                let name = name.and_then(|rest| rest.strip_suffix(b"/snapshot.json"));
+                if let Some(name) = name.and_then(|name| std::str::from_utf8(name).ok()) {
+                    names.push((name.parse()?, entry.mtime_ns));
+                }
+            }
+        }
+        names.sort_by(|a: &(Name, i64), b| b.1.cmp(&a.1).then_with(|| b.0.cmp(&a.0)));
+        Ok(names)
+    }
+
+    /// All snapshots' records, the newest first.
+    pub async fn records(&self) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        for (name, _) in self.names().await? {
+            records.extend(self.record(&name).await?);
+        }
+        records.sort_by(|a, b| b.sequence.cmp(&a.sequence).then_with(|| b.created.cmp(&a.created)));
+        Ok(records)
+    }
+
+    /// The newest snapshot of which this holds. Reads as few records as it can.
+    pub async fn newest(&self, is_wanted: impl Fn(&Record) -> bool) -> Result<Option<Record>> {
+        let mut best: Option<(Record, i64)> = None;
+        for (name, written_ns) in self.names().await? {
+            if best.as_ref().is_some_and(|(_, best_ns)| written_ns < best_ns - CLOCK_GRAIN_NS) {
+                break;
+            }
+            let Some(record) = self.record(&name).await? else { continue };
+            if is_wanted(&record) && best.as_ref().is_none_or(|(best, _)| record.sequence > best.sequence) {
+                best = Some((record, written_ns));
+            }
+        }
+        Ok(best.map(|(record, _)| record))
+    }
+
+    /// Removes segments that no snapshot's manifest names. Not while a job is writing: the lease is the caller's to hold
+    /// or to know free.
+    pub async fn sweep(&self) -> Result<()> {
+        let mut wanted = HashSet::new();
+        for (name, _) in self.names().await? {
+            wanted.extend(self.manifest(&name).await?.segments().iter().map(|segment| segment.digest));
+        }
+        let pending = self.pending().await?;
+        wanted.extend(pending.iter().flat_map(Manifest::segments).map(|segment| segment.digest));
+        let prefix = self.key("segments/");
+        let mut listing = self.store.list(ListOptions { prefix: prefix.clone(), ..ListOptions::default() }).await?;
+        while let Some(batch) = listing.next().await {
+            let unwanted: Vec<Key> = batch?
+                .into_iter()
+                .map(|entry| entry.key)
+                .filter(|key| {
+                    let name = key.as_bytes().strip_prefix(prefix.as_bytes());
+                    let digest = name.and_then(|name| Digest::from_hex(name).ok());
+                    digest.is_some_and(|digest| !wanted.contains(&digest))
+                })
+                .collect();
+            for keys in unwanted.chunks(self.store.capabilities().delete_batch_max.max(1)) {
+                self.store.delete(keys).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The hold on a snapshot.
+    pub async fn hold(&self, name: &Name) -> Result<Option<Hold>> {
+        self.get(&self.snapshot_key(name, "hold")).await
+    }
+
+    /// Holds a snapshot.
+    pub async fn set_hold(&self, name: &Name, hold: &Hold) -> Result<()> {
+        self.put(&self.snapshot_key(name, "hold"), hold).await
+    }
+
+    /// Takes the hold away.
+    pub async fn release(&self, name: &Name) -> Result<()> {
+        self.delete(self.snapshot_key(name, "hold")).await
+    }
+}
+
+/// Tries again what may succeed a little later: a document is worth a wait as content is.
+async fn steadily<T, F: Future<Output = Result<T>>>(work: impl FnMut() -> F) -> Result<T> {
+    crate::retry::retry(work, |_| {}).await
+}
+
+/// What travels with snapferry's own documents.
+fn document_attributes() -> Attributes {
+    Attributes { headers: vec![("content-type".into(), "application/json".into())], ..Attributes::default() }
+}

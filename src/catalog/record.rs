@@ -1,0 +1,114 @@
+//! What is written of a snapshot.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::plan::Totals;
+use crate::snapshot::{Name, Others, SnapshotKind};
+
+/// The format of the documents, raised when an older program could misread a newer one.
+pub const FORMAT: u32 = 1;
+
+/// A snapshot that exists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The documents' format.
+    pub format: u32,
+    /// Its name.
+    pub name: Name,
+    /// How it keeps its content.
+    pub kind: SnapshotKind,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Counts up with every snapshot of the bucket; orders them whatever the clocks say.
+    pub sequence: u64,
+    /// The digest of its manifest.
+    pub root: String,
+    /// Objects in it.
+    pub objects: u64,
+    /// Directories in it.
+    pub directories: u64,
+    /// Bytes of content.
+    pub bytes: u64,
+    /// What was seen beside content when it was taken.
+    #[serde(default)]
+    pub others: Others,
+    /// The source, where it is a sealed copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_from: Option<String>,
+}
+
+impl Record {
+    /// True for a proved copy of a source's snapshot.
+    pub fn is_sealed(&self) -> bool {
+        self.sealed_from.is_some()
+    }
+}
+
+/// What a seal vouches for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The documents' format.
+    pub format: u32,
+    /// The program's version.
+    pub version: String,
+    /// The job that sealed it.
+    pub job: String,
+    /// The snapshot's name, on both sides.
+    pub snapshot: Name,
+    /// The source's address, without secrets.
+    pub source: String,
+    /// The target's address, without secrets.
+    pub target: String,
+    /// The snapshot that was the base.
+    pub base: Option<Name>,
+    /// The digest of the source's manifest.
+    pub source_root: String,
+    /// The digest of the target's manifest.
+    pub root: String,
+    /// Objects in the snapshot.
+    pub objects: u64,
+    /// Directories in the snapshot.
+    pub directories: u64,
+    /// Bytes of content.
+    pub bytes: u64,
+    /// What the plan came to.
+    pub totals: ReceiptTotals,
+    /// Bytes that crossed to the target.
+    pub bytes_copied: u64,
+    /// Objects that had changed at the source since the snapshot and were pinned again.
+    pub repinned: u64,
+    /// How it was proved: `listing` or `read`.
+    pub verified: String,
+    /// When it was sealed.
+    pub sealed: Timestamp,
+}
+
+/// The counts of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptTotals {
+    /// Objects made.
+    pub created: u64,
+    /// Objects changed.
+    pub modified: u64,
+    /// Objects renamed.
+    pub renamed: u64,
+    /// Objects deleted.
+    pub deleted: u64,
+}
+
+impl From<&Totals> for ReceiptTotals {
+    fn from(totals: &Totals) -> Self {
+        Self { created: totals.created, modified: totals.modified, renamed: totals.renamed, deleted: totals.deleted }
+    }
+}
+
+/// Keeps a snapshot from being deleted or pruned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Since when.
+    pub since: Timestamp,
+}

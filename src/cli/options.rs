@@ -1,0 +1,201 @@
+//! Options that every command has, and the small languages of their values.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::{ArgAction, Args};
+
+use crate::bucket::{Bucket, OpenOptions};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::run::MaxDelete;
+use crate::snapshot::clone::CloneMode;
+
+/// What every command takes, before or after its name.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub(super) struct Common {
+    /// One JSON document on stdout, nothing else there.
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// More on stderr; with sync --dry-run the plan's steps.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(super) verbose: u8,
+    /// Errors only.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(super) quiet: bool,
+    /// Where running jobs keep their files; losing it costs time, never data.
+    #[arg(long, global = true, value_name = "DIR", env = "SNAPFERRY_STATE_DIR")]
+    state_dir: Option<PathBuf>,
+    /// The configuration file.
+    #[arg(long, global = true, value_name = "FILE", env = "SNAPFERRY_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl Common {
+    /// The folder for running jobs.
+    pub(super) fn state_dir(&self) -> Result<PathBuf> {
+        if let Some(folder) = &self.state_dir {
+            return Ok(folder.clone());
+        }
+        let state = std::env::var_os("XDG_STATE_HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+        let state = state.or_else(|| std::env::home_dir().map(|home| home.join(".local/state")));
+        state.map(|state| state.join("snapferry")).ok_or_else(|| {
+            Error::usage("there is no home directory to keep the job's files in").hint("name one with --state-dir")
+        })
+    }
+
+    /// A folder of this name for a job's files, made if need be.
+    pub(super) fn folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.state_dir()?.join(name);
+        std::fs::create_dir_all(&folder).map_err(|error| {
+            Error::from(error).at(folder.display().to_string()).hint("name another folder with --state-dir")
+        })?;
+        Ok(folder)
+    }
+
+    /// What a bucket's argument stands for: itself, or a store of the configuration.
+    pub(super) fn resolve(&self, bucket: &str) -> Result<String> {
+        Config::load(self.config.as_deref())?.resolve(bucket)
+    }
+
+    /// Opens a bucket that is there.
+    pub(super) async fn open(&self, bucket: &str, clone: CloneMode) -> Result<Bucket> {
+        let options = OpenOptions { create: false, clone, folder: self.folder("tmp")? };
+        Bucket::open(&self.resolve(bucket)?, &options).await
+    }
+}
+
+/// The job's folder for this pair: the same for the same two buckets.
+pub(super) fn job_folder(common: &Common, source: &str, target: &str) -> Result<PathBuf> {
+    let mut hasher = blake3::Hasher::new();
+    for address in [source, target] {
+        hasher.update(&(address.len() as u64).to_le_bytes());
+        hasher.update(address.as_bytes());
+    }
+    common.folder(&format!("jobs/{}", &hasher.finalize().to_hex()[..16]))
+}
+
+/// Refuses a target that lies in the source's directory, or the reverse, before either is touched.
+pub(super) fn refuse_nested(source: &Bucket, target_url: &str) -> Result<()> {
+    let path = target_url.strip_prefix("file://").unwrap_or(target_url);
+    let (Some(source), false) = (source.directory(), target_url.starts_with("s3:")) else { return Ok(()) };
+    let Ok(target) = std::path::absolute(path) else { return Ok(()) };
+    // Of a path that does not exist yet, what exists of it decides.
+    let existing = target.ancestors().find_map(|path| path.canonicalize().ok().map(|real| (path.to_owned(), real)));
+    let Some((path, real)) = existing else { return Ok(()) };
+    let rest = target.strip_prefix(&path).unwrap_or(Path::new(""));
+    let target = real.join(rest);
+    if target.starts_with(source) || source.starts_with(&target) {
+        return Err(Error::usage(format!(
+            "source and target lie in each other: {} and {}",
+            source.display(),
+            target.components().collect::<PathBuf>().display()
+        ))
+        .hint("choose a target outside the source"));
+    }
+    Ok(())
+}
+
+/// Refuses two buckets of one store of which one is, or holds, the other: a prefix of it, or itself.
+pub(super) fn refuse_overlap(source: &Bucket, target: &Bucket) -> Result<()> {
+    let parts = |bucket: &Bucket| {
+        let (place, server) = bucket.address().split_once('?').unwrap_or((bucket.address(), ""));
+        (format!("{place}/"), server.to_owned())
+    };
+    let ((source_place, source_server), (target_place, target_server)) = (parts(source), parts(target));
+    let overlap = source_place.starts_with(&target_place) || target_place.starts_with(&source_place);
+    if !overlap || source_server != target_server {
+        return Ok(());
+    }
+    Err(Error::usage(format!("source and target lie in each other: {} and {}", source.address(), target.address()))
+        .hint("choose a target outside the source"))
+}
+
+/// Bytes, as `256MiB`, `64k` or `1000000`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Size(pub(super) u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let number: f64 = number.parse().map_err(|_| format!("`{text}` is no size: write 256MiB, 64k or 1000000"))?;
+        let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "k" | "kib" => 1 << 10,
+            "kb" => 1000,
+            "m" | "mib" => 1 << 20,
+            "mb" => 1_000_000,
+            "g" | "gib" => 1 << 30,
+            "gb" => 1_000_000_000,
+            "t" | "tib" => 1 << 40,
+            "tb" => 1_000_000_000_000,
+            _ => return Err(format!("`{unit}` is no unit: use k, M, G, T, KiB, MiB, GiB, TiB, kB, MB, GB or TB")),
+        };
+        let bytes = number * factor as f64;
+        if bytes < 1.0 || bytes >= u64::MAX as f64 {
+            return Err(format!("`{text}` is out of range"));
+        }
+        Ok(Self(bytes as u64))
+    }
+}
+
+/// A limit on deletes: a number, or a share as `50%`.
+pub(super) fn max_delete(text: &str) -> Result<MaxDelete, String> {
+    let bad = || format!("`{text}` is no limit: write a number of objects, or a share as 50%");
+    match text.strip_suffix('%') {
+        Some(share) => match share.trim().parse::<f64>() {
+            Ok(share) if (0.0..=100.0).contains(&share) => Ok(MaxDelete::Percent(share)),
+            _ => Err(bad()),
+        },
+        None => text.parse().map(MaxDelete::Count).map_err(|_| bad()),
+    }
+}
+
+/// A share as `10%` or `10`.
+pub(super) fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim();
+    match number.parse::<f64>() {
+        Ok(share) if share > 0.0 && share <= 100.0 => Ok(share),
+        _ => Err(format!("`{text}` is no share: write 10%")),
+    }
+}
+
+/// How snapshots of a local directory are cloned.
+pub(super) fn clone_mode(text: &str) -> Result<CloneMode, String> {
+    match text {
+        "auto" => Ok(CloneMode::Auto),
+        "reflink" => Ok(CloneMode::Reflink),
+        "hardlink" => Ok(CloneMode::HardLink),
+        "copy" => Ok(CloneMode::Copy),
+        _ => Err("write auto, reflink, hardlink or copy".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!("256MiB".parse(), Ok(Size(256 << 20)));
+        assert_eq!("64k".parse(), Ok(Size(64 << 10)));
+        assert_eq!("1.5G".parse(), Ok(Size(3 << 29)));
+        assert_eq!("10MB".parse(), Ok(Size(10_000_000)));
+        for bad in ["", "k", "-1", "1x", "0", "1e3", "99999999999999T"] {
+            assert!(bad.parse::<Size>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn delete_limits() {
+        assert_eq!(max_delete("50%"), Ok(MaxDelete::Percent(50.0)));
+        assert_eq!(max_delete("7"), Ok(MaxDelete::Count(7)));
+        for bad in ["", "%", "101%", "-1", "NaN%", "x"] {
+            assert!(max_delete(bad).is_err(), "{bad}");
+        }
+    }
+}

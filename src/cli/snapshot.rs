@@ -1,0 +1,255 @@
+//! `snapferry snapshot …`
+
+use std::fmt;
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::options::{Common, clone_mode};
+use super::output::Output;
+use crate::bucket::Bucket;
+use crate::catalog::{Hold, Receipt, Record};
+use crate::error::{Error, Kind, Result};
+use crate::report::Bytes;
+use crate::snapshot::Name;
+use crate::snapshot::clone::CloneMode;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Take a snapshot of a bucket.
+    Create(Create),
+    /// List a bucket's snapshots, the newest first.
+    List(Which),
+    /// Show a snapshot.
+    Show(Named),
+    /// Delete a snapshot.
+    Delete(Delete),
+    /// Keep a snapshot from being deleted.
+    Hold(HoldArguments),
+    /// Take a hold away.
+    Release(Named),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Create {
+    /// The bucket.
+    bucket: String,
+    /// The snapshot's name [default: snapshot-YYYY-MM-DDTHHMMSSZ].
+    name: Option<Name>,
+    /// The bucket as it was at this time, as 2026-11-21T03:00:00Z; needs a bucket that keeps versions.
+    #[arg(long, value_name = "TIME")]
+    as_of: Option<Timestamp>,
+    /// How a directory's snapshot shares its files: auto, reflink, hardlink or copy.
+    #[arg(long, value_name = "HOW", default_value = "auto", value_parser = clone_mode)]
+    clone: CloneMode,
+    /// Refuse links and special files.
+    #[arg(long)]
+    strict: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Which {
+    /// The bucket.
+    bucket: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Named {
+    /// The bucket.
+    bucket: String,
+    /// The snapshot.
+    name: Name,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Delete {
+    /// The bucket.
+    bucket: String,
+    /// The snapshot.
+    name: Name,
+    /// Delete it even if it is the newest sealed one, which the next sync would build on.
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct HoldArguments {
+    /// The bucket.
+    bucket: String,
+    /// The snapshot.
+    name: Name,
+    /// Why.
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+/// A snapshot, for people and programs.
+#[derive(Debug, Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    record: Record,
+    sealed: bool,
+    hold: Option<Hold>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt: Option<Receipt>,
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Record { name, kind, created, root, objects, directories, bytes, .. } = &self.record;
+        writeln!(f, "{name}")?;
+        writeln!(f, "  created  {created}")?;
+        writeln!(f, "  kind     {}", format!("{kind:?}").to_lowercase())?;
+        writeln!(f, "  content  {objects} objects, {directories} directories, {}", Bytes(*bytes))?;
+        write!(f, "  root     {root}")?;
+        if let Some(source) = &self.record.sealed_from {
+            write!(f, "\n  sealed   from {source}")?;
+        }
+        if let Some(receipt) = &self.receipt {
+            write!(f, ", proved by {}", receipt.verified)?;
+        }
+        if let Some(hold) = &self.hold {
+            write!(f, "\n  held     since {} {}", hold.since, hold.reason.as_deref().unwrap_or(""))?;
+        }
+        let others = self.record.others;
+        if others.total() > 0 {
+            write!(f, "\n  left out {} links, {} special files", others.links, others.special)?;
+        }
+        Ok(())
+    }
+}
+
+/// All snapshots of a bucket.
+#[derive(Debug, Serialize)]
+struct List {
+    snapshots: Vec<Shown>,
+}
+
+impl fmt::Display for List {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.snapshots.is_empty() {
+            return f.write_str("no snapshots");
+        }
+        let width = self.snapshots.iter().map(|shown| shown.record.name.as_str().len()).max().unwrap_or(0);
+        write!(f, "{:width$}  {:20}  {:>10}  {:>12}  STATE", "NAME", "CREATED", "OBJECTS", "SIZE")?;
+        for shown in &self.snapshots {
+            let Record { name, created, objects, bytes, .. } = &shown.record;
+            let created = created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+            let state = if shown.sealed { "sealed" } else { "taken" };
+            let held = if shown.hold.is_some() { ", held" } else { "" };
+            let size = Bytes(*bytes).to_string();
+            write!(f, "\n{:width$}  {created:20}  {objects:>10}  {size:>12}  {state}{held}", name.as_str())?;
+        }
+        Ok(())
+    }
+}
+
+/// A sentence, for people; for programs the name and what became of it.
+#[derive(Debug, Serialize)]
+struct Done {
+    snapshot: Name,
+    state: &'static str,
+}
+
+impl fmt::Display for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.state, self.snapshot)
+    }
+}
+
+pub(super) async fn run(command: Command, common: &Common, output: &Output) -> Result<()> {
+    match command {
+        Command::Create(arguments) => create(arguments, common, output).await,
+        Command::List(Which { bucket }) => {
+            let bucket = common.open(&bucket, CloneMode::Auto).await?;
+            let mut snapshots = Vec::new();
+            for record in bucket.catalog().records().await? {
+                snapshots.push(shown(&bucket, record, false).await?);
+            }
+            output.result(&List { snapshots }, None)
+        }
+        Command::Show(Named { bucket, name }) => {
+            let bucket = common.open(&bucket, CloneMode::Auto).await?;
+            let record = bucket.existing(&name).await?.record;
+            output.result(&shown(&bucket, record, true).await?, None)
+        }
+        Command::Delete(arguments) => delete(arguments, common, output).await,
+        Command::Hold(HoldArguments { bucket, name, reason }) => {
+            let bucket = common.open(&bucket, CloneMode::Auto).await?;
+            bucket.existing(&name).await?;
+            bucket.catalog().set_hold(&name, &Hold { reason, since: Timestamp::now() }).await?;
+            output.result(&Done { snapshot: name, state: "held" }, None)
+        }
+        Command::Release(Named { bucket, name }) => {
+            let bucket = common.open(&bucket, CloneMode::Auto).await?;
+            bucket.existing(&name).await?;
+            bucket.catalog().release(&name).await?;
+            output.result(&Done { snapshot: name, state: "released" }, None)
+        }
+    }
+}
+
+async fn create(arguments: Create, common: &Common, output: &Output) -> Result<()> {
+    let bucket = common.open(&arguments.bucket, arguments.clone).await?;
+    let name = arguments.name.unwrap_or_else(|| Name::at(Timestamp::now()));
+    if bucket.catalog().record(&name).await?.is_some() {
+        return Err(Error::new(Kind::Refused, format!("it has a snapshot {name} already"))
+            .at(bucket.address())
+            .hint("choose another name"));
+    }
+    let as_of_ns = arguments.as_of.map(|moment| i64::try_from(moment.as_nanosecond()).unwrap_or(i64::MAX));
+    let taken = bucket.take(&name, as_of_ns).await?;
+    if arguments.strict && taken.record.others.total() > 0 {
+        let others = taken.record.others;
+        remove(&bucket, &name).await?;
+        return Err(Error::new(
+            Kind::Refused,
+            format!("it has {} links and {} special files, which are no content", others.links, others.special),
+        )
+        .at(bucket.address())
+        .hint("remove them, or run without --strict to have them counted and left out"));
+    }
+    output.result(&shown(&bucket, taken.record, false).await?, None)
+}
+
+async fn delete(arguments: Delete, common: &Common, output: &Output) -> Result<()> {
+    let bucket = common.open(&arguments.bucket, CloneMode::Auto).await?;
+    let name = arguments.name;
+    bucket.existing(&name).await?;
+    if let Some(hold) = bucket.catalog().hold(&name).await? {
+        let reason = hold.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+        return Err(Error::new(Kind::Refused, format!("{name} is held since {}{reason}", hold.since))
+            .at(bucket.address())
+            .hint("take the hold away with `snapferry snapshot release`"));
+    }
+    let newest = bucket.catalog().newest(Record::is_sealed).await?;
+    if !arguments.force && newest.is_some_and(|newest| newest.name == name) {
+        return Err(Error::new(
+            Kind::Refused,
+            format!("{name} is the newest sealed snapshot: the next sync builds on it"),
+        )
+        .at(bucket.address())
+        .hint("sync a newer one first, or say --force; the next sync then compares everything"));
+    }
+    remove(&bucket, &name).await?;
+    output.result(&Done { snapshot: name, state: "deleted" }, None)
+}
+
+/// The record goes first, so that the snapshot is never half there.
+async fn remove(bucket: &Bucket, name: &Name) -> Result<()> {
+    let lease = bucket.lease_soon(&format!("delete {name}")).await?;
+    let removed = async {
+        bucket.catalog().remove(name).await?;
+        bucket.provider().remove(name).await?;
+        bucket.catalog().sweep().await
+    };
+    let removed = removed.await;
+    removed.and(lease.release(false).await)
+}
+
+async fn shown(bucket: &Bucket, record: Record, with_receipt: bool) -> Result<Shown> {
+    let hold = bucket.catalog().hold(&record.name).await?;
+    let receipt = if with_receipt { bucket.catalog().receipt(&record.name).await? } else { None };
+    Ok(Shown { sealed: record.is_sealed(), record, hold, receipt })
+}

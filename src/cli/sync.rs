@@ -1,0 +1,163 @@
+//! `snapferry sync`
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::bars::Bars;
+use super::options::{Common, Size, clone_mode, job_folder, max_delete, refuse_nested, refuse_overlap};
+use super::output::Output;
+use crate::bucket::{Bucket, OpenOptions};
+use crate::catalog::Catalog;
+use crate::error::{Result, Side};
+use crate::progress::Progress;
+use crate::replicate::{Proof, Request, replicate};
+use crate::run::{Bounds, MaxDelete, OnDrift};
+use crate::snapshot::Name;
+use crate::snapshot::clone::CloneMode;
+use crate::transfer::Limits;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The bucket to replicate.
+    source: String,
+    /// The bucket that becomes its copy.
+    target: String,
+    /// The snapshot; taken now if the source has none of that name [default: snapshot-YYYY-MM-DDTHHMMSSZ].
+    #[arg(long, value_name = "NAME")]
+    snapshot: Option<Name>,
+    /// Plan only; touch nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Refuse to delete more objects of the target than this number or share.
+    #[arg(long, value_name = "N|P%", default_value = "50%", value_parser = max_delete)]
+    max_delete: MaxDelete,
+    /// What to do when somebody else wrote to the target.
+    #[arg(long, value_name = "WHAT", default_value = "refuse")]
+    on_drift: Drift,
+    /// How to prove the result: list and compare both sides, or read the target back as well.
+    #[arg(long, value_name = "HOW", default_value = "listing")]
+    verify: Verify,
+    /// Refuse links and special files at the source, and files that changed after their snapshot.
+    #[arg(long)]
+    strict: bool,
+    /// How a directory's snapshot shares its files: auto, reflink, hardlink or copy.
+    #[arg(long, value_name = "HOW", default_value = "auto", value_parser = clone_mode)]
+    clone: CloneMode,
+    /// Accept a target that keeps no versions, and so no snapshot but the newest.
+    #[arg(long)]
+    allow_unversioned: bool,
+    /// The bucket that remembers the source's snapshots, if the source must not be written.
+    #[arg(long, value_name = "URL")]
+    catalog: Option<String>,
+    #[command(flatten)]
+    limits: LimitArguments,
+    /// How long the lease on the target lasts unless renewed, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "60", hide = true, value_parser = clap::value_parser!(u64).range(1..))]
+    lease_term: u64,
+}
+
+/// What limits a transfer.
+#[derive(Debug, Args)]
+pub(super) struct LimitArguments {
+    /// Most operations at once.
+    #[arg(long, value_name = "N", default_value = "64", value_parser = clap::value_parser!(u16).range(1..))]
+    concurrency: u16,
+    /// Memory to stay within.
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    memory: Size,
+    /// Bytes per second to stay within.
+    #[arg(long, value_name = "RATE")]
+    bandwidth: Option<Size>,
+}
+
+impl LimitArguments {
+    /// Memory is for more than content in flight: sorting, listings, the program itself.
+    pub(super) fn limits(&self, strict: bool) -> Limits {
+        let memory_bytes = (self.memory.0 / 2).max(16 << 20);
+        Limits {
+            concurrency: self.concurrency.into(),
+            memory_bytes,
+            bandwidth: self.bandwidth.map(|rate| rate.0),
+            strict,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Drift {
+    Refuse,
+    Repair,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Verify {
+    Listing,
+    Read,
+}
+
+pub(super) async fn run(
+    arguments: Arguments,
+    common: &Common,
+    output: &Output,
+    cancel: CancellationToken,
+) -> Result<()> {
+    let folder = common.folder("tmp")?;
+    let options = OpenOptions { create: false, clone: arguments.clone, folder: folder.clone() };
+    let source =
+        Bucket::open(&common.resolve(&arguments.source)?, &options).await.map_err(|error| error.on(Side::Source))?;
+    let target_url = common.resolve(&arguments.target)?;
+    refuse_nested(&source, &target_url)?;
+    let target = open_target(&target_url, &options, arguments.dry_run).await.map_err(|error| error.on(Side::Target))?;
+    refuse_overlap(&source, &target)?;
+    let source_catalog = match &arguments.catalog {
+        Some(url) => {
+            let options = OpenOptions { create: true, ..options };
+            let bucket = Bucket::open(&common.resolve(url)?, &options).await?;
+            Some(Catalog::of_other(bucket.store().clone(), source.address()))
+        }
+        None => None,
+    };
+    let request = Request {
+        snapshot: arguments.snapshot,
+        dry_run: arguments.dry_run,
+        steps: common.verbose > 0,
+        proof: match arguments.verify {
+            Verify::Listing => Proof::Listing,
+            Verify::Read => Proof::Read,
+        },
+        allow_unversioned: arguments.allow_unversioned,
+        source_catalog,
+        moment: Timestamp::now(),
+        bounds: Bounds {
+            max_delete: arguments.max_delete,
+            on_drift: match arguments.on_drift {
+                Drift::Refuse => OnDrift::Refuse,
+                Drift::Repair => OnDrift::Repair,
+            },
+            limits: arguments.limits.limits(arguments.strict),
+            folder: job_folder(common, source.address(), target.address())?,
+            lease_term: Duration::from_secs(arguments.lease_term),
+        },
+    };
+    let progress = Arc::new(Progress::default());
+    let bars = Bars::follow(&progress, output.is_quiet());
+    let (report, outcome) = replicate(source, target, request, progress, cancel).await;
+    drop(bars);
+    output.result(&report, outcome.as_ref().err())?;
+    outcome
+}
+
+/// A rehearsal must not make a directory: a target that is not there is planned for as an empty one.
+async fn open_target(url: &str, options: &OpenOptions, dry_run: bool) -> Result<Bucket> {
+    let opened = Bucket::open(url, &OpenOptions { create: !dry_run, ..options.clone() }).await;
+    match opened {
+        Err(error) if dry_run && error.kind() == crate::error::Kind::NotFound && !url.starts_with("s3:") => {
+            Ok(Bucket::empty_directory(url, options))
+        }
+        opened => opened,
+    }
+}

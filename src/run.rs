@@ -1,0 +1,453 @@
+//! One run on a target: the steps that replication and restore share.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use globset::GlobSet;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use crate::blocking::blocking;
+use crate::bucket::{Bucket, Snapshot};
+use crate::catalog::{Catalog, Job, Lease, Record, StoreSegments, boot, manifest_writer, write_manifest};
+use crate::error::{Error, Kind, Result, Side};
+use crate::journal::{Header, Journal, Memory};
+use crate::key::Key;
+use crate::manifest::{Entry, Manifest};
+use crate::merge::{Entries, merge_by_key};
+use crate::plan::{Circumstances, Inputs, Options, Plan, plan};
+use crate::progress::Progress;
+use crate::report::{Report, State};
+use crate::snapshot::{Name, sorted};
+use crate::store::ListOptions;
+use crate::transfer::{Limits, Setup, Transfer};
+use crate::verify::{Evidence, prove};
+
+/// What to do about keys that somebody else changed on the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnDrift {
+    /// Touch nothing and name them.
+    #[default]
+    Refuse,
+    /// Make them what the snapshot says.
+    Repair,
+}
+
+/// How many deletes are believed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum MaxDelete {
+    /// This many objects.
+    Count(u64),
+    /// This share of the target's objects, in percent.
+    Percent(f64),
+}
+
+/// What bounds a run, and where it keeps its files.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// How many deletes are believed.
+    pub max_delete: MaxDelete,
+    /// What to do about drift.
+    pub on_drift: OnDrift,
+    /// What limits the transfer.
+    pub limits: Limits,
+    /// Where this job keeps its files.
+    pub folder: PathBuf,
+    /// How long a lease lasts unless renewed.
+    pub lease_term: Duration,
+}
+
+/// A run under way.
+pub(crate) struct Run {
+    pub(crate) source: Bucket,
+    pub(crate) target: Bucket,
+    pub(crate) bounds: Bounds,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) report: Report,
+    started: Instant,
+}
+
+/// The source's snapshot, and which of its entries count.
+pub(crate) struct Origin {
+    pub(crate) name: Name,
+    /// None for a dry run of a snapshot that does not exist yet.
+    pub(crate) snapshot: Option<(Snapshot, Manifest)>,
+    /// Only keys that match, where there is a choice.
+    pub(crate) keys: Option<GlobSet>,
+}
+
+/// The target's newest sealed snapshot.
+pub(crate) struct Base {
+    pub(crate) record: Record,
+    pub(crate) manifest: Manifest,
+    /// It is of this very source, so that the pins it remembers mean something.
+    pub(crate) same_source: bool,
+}
+
+/// What earlier jobs left half-way on the target.
+pub(crate) struct Unfinished {
+    /// The last of them.
+    pub(crate) job: Job,
+    /// The snapshot that it was replicating, as far as that is still known.
+    towards: Option<(Catalog, Manifest)>,
+    /// The keys of those before it.
+    earlier: Option<Manifest>,
+}
+
+impl Run {
+    pub(crate) fn new(
+        source: Bucket,
+        target: Bucket,
+        bounds: Bounds,
+        progress: Arc<Progress>,
+        cancel: CancellationToken,
+        job: String,
+    ) -> Self {
+        let (report, started) = (Report::new(job), Instant::now());
+        Self { source, target, bounds, progress, cancel, report, started }
+    }
+
+    /// The report, with the counters of how it ended.
+    pub(crate) fn conclude(mut self, outcome: &Result<()>) -> Report {
+        if let Err(error) = outcome {
+            self.report.state = if error.exit_code() == 3 { State::Refused } else { State::Failed };
+        }
+        let (report, progress) = (&mut self.report, &self.progress);
+        report.objects_copied = Progress::read(&progress.objects_copied);
+        report.bytes_copied = Progress::read(&progress.bytes_copied);
+        if report.state != State::Planned {
+            report.bytes_reused = Progress::read(&progress.bytes_reused);
+        }
+        report.retries = Progress::read(&progress.retries);
+        report.repinned = Progress::read(&progress.repinned);
+        report.repinned_keys =
+            progress.repinned_named.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        report.requests = self.source.store().requests() + self.target.store().requests();
+        report.elapsed_ms = self.started.elapsed().as_millis() as u64;
+        self.report
+    }
+
+    pub(crate) async fn lease(&self) -> Result<Arc<Lease>> {
+        self.target.lease(&self.report.job, self.bounds.lease_term).await.map(Arc::new)
+    }
+
+    pub(crate) fn job(&self, name: &Name) -> Job {
+        Job { id: self.report.job.clone(), snapshot: name.clone(), source: self.source.address().into(), boot: boot() }
+    }
+
+    pub(crate) fn header(&self) -> Header {
+        // What landed in a directory without a sync is only as safe as the machine's memory.
+        let boot = if self.target.directory().is_some() { boot() } else { String::new() };
+        Header { source: self.source.address().into(), target: self.target.address().into(), boot }
+    }
+
+    pub(crate) fn journal_path(&self) -> PathBuf {
+        self.bounds.folder.join("journal")
+    }
+
+    /// Lets go of what this machine remembers: the job is done.
+    pub(crate) fn forget(&self) -> Result<()> {
+        match std::fs::remove_file(self.journal_path()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::from(error).at(self.journal_path().display().to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What this machine remembers of an unfinished job.
+    pub(crate) async fn recall(&self) -> Result<Memory> {
+        let (path, header, folder) = (self.journal_path(), self.header(), self.bounds.folder.clone());
+        blocking(move || Memory::load(&path, &header, &folder)).await
+    }
+
+    /// Compares source, base and the target as it is, and plans. Touches nothing.
+    pub(crate) async fn plan(
+        &mut self,
+        from: &Origin,
+        base: Option<&Base>,
+        unfinished: Option<&Unfinished>,
+        memory: &mut Memory,
+    ) -> Result<Plan> {
+        let source = self.source_entries(from, memory).await.map_err(|error| error.on(Side::Source))?;
+        let inputs = Inputs {
+            source,
+            base: self.base_entries(base),
+            actual: self.target_entries().await.map_err(|error| error.on(Side::Target))?,
+            landed: memory.landed()?,
+            pending: self.pending(from, unfinished),
+        };
+        let run = Circumstances { resuming: unfinished.is_some() };
+        let store = self.target.store().clone();
+        let folder = self.bounds.folder.clone();
+        let plan = blocking(move || {
+            let accepts = |key: &Key| store.accepts(key);
+            plan(inputs, &Options { target: store.capabilities(), accepts: &accepts, run, folder: &folder })
+        })
+        .await?;
+        let totals = &plan.totals;
+        let report = &mut self.report;
+        report.created = totals.created;
+        report.modified = totals.modified;
+        report.renamed = totals.renamed;
+        report.deleted = totals.deleted;
+        report.directories_created = totals.directories_created;
+        report.directories_deleted = totals.directories_deleted;
+        report.bytes_planned = totals.bytes_planned;
+        report.drift = totals.drift;
+        report.drift_keys = plan.drift.clone();
+        self.progress.objects_planned.store(plan.landings.len(), std::sync::atomic::Ordering::Relaxed);
+        let bytes = totals.bytes_planned + totals.bytes_reused;
+        self.progress.bytes_planned.store(bytes, std::sync::atomic::Ordering::Relaxed);
+        Ok(plan)
+    }
+
+    /// The guards between a plan and the first change.
+    pub(crate) fn guard(&self, plan: &Plan) -> Result<()> {
+        let totals = &plan.totals;
+        if totals.drift > 0 && self.bounds.on_drift == OnDrift::Refuse {
+            return Err(drifted(plan, self.report.base.is_some()).at(self.target.address()));
+        }
+        let (deleted, there) = (totals.deleted, totals.target_objects);
+        let too_many = match self.bounds.max_delete {
+            MaxDelete::Count(max) => deleted > max,
+            MaxDelete::Percent(max) => deleted as f64 * 100.0 > max * there as f64,
+        };
+        if deleted > 0 && too_many {
+            let limit = match self.bounds.max_delete {
+                MaxDelete::Count(max) => max.to_string(),
+                MaxDelete::Percent(max) => format!("{max} %"),
+            };
+            return Err(Error::new(
+                Kind::Refused,
+                format!("{deleted} of {there} objects would be deleted, more than --max-delete allows ({limit})"),
+            )
+            .on(Side::Target)
+            .at(self.target.address())
+            .hint("look at the source; if it is right, run again with a larger --max-delete"));
+        }
+        Ok(())
+    }
+
+    /// Brings all content over, then changes the names.
+    pub(crate) async fn transfer(
+        &mut self,
+        from: &Origin,
+        mut plan: Plan,
+        lease: &Arc<Lease>,
+        unfinished: Option<&Unfinished>,
+        memory: Memory,
+    ) -> Result<()> {
+        let (snapshot, _) = from.taken()?;
+        let mut limits = self.bounds.limits.clone();
+        // What was proved once is not to become something else.
+        limits.strict |= snapshot.record.is_sealed();
+        let staged = self.target.store().capabilities().rename;
+        if staged && unfinished.is_none_or(|unfinished| unfinished.job.boot != boot()) {
+            // Nothing vouches for what an earlier start of the machine left unsynced.
+            let staging = Key::from(".snapferry/staging/");
+            crate::store::remove_all(&**self.target.store(), &staging).await.map_err(|error| error.on(Side::Target))?;
+        }
+        let (path, header) = (self.journal_path(), self.header());
+        let journal = Arc::new(blocking(move || Journal::open(&path, &header)).await?);
+        let transfer = Arc::new(Transfer::new(Setup {
+            source: snapshot.provider.reader(&from.name).await.map_err(|error| error.on(Side::Source))?,
+            target: self.target.store().clone(),
+            provider: snapshot.provider.clone(),
+            snapshot: from.name.clone(),
+            journal: journal.clone(),
+            lease: lease.clone(),
+            progress: self.progress.clone(),
+            cancel: self.cancel.clone(),
+            resuming: unfinished.is_some(),
+            uploads: memory.uploads,
+            limits,
+        }));
+        let landings = Arc::new(std::mem::replace(&mut plan.landings, crate::plan::Spool::empty(&self.bounds.folder)?));
+        let outcome = async {
+            transfer.run(&landings).await?;
+            self.progress.enter("switch");
+            // Renames and deletes have no conditions of their own that would stop a job which was overtaken.
+            lease.confirm().await.map_err(|error| error.on(Side::Target))?;
+            transfer.switch(&plan, &landings, &self.report.job).await?;
+            if staged || (unfinished.is_some() && !self.target.store().capabilities().versions) {
+                transfer.empty_staging().await.map_err(|error| error.on(Side::Target))?;
+            }
+            Ok(())
+        };
+        let outcome: Result<()> = outcome.await;
+        drop(transfer);
+        let closed = match Arc::into_inner(journal) {
+            Some(journal) => blocking(move || journal.close()).await,
+            None => Ok(()),
+        };
+        outcome.and(closed)
+    }
+
+    /// Lists the target again and compares it with the snapshot, entry by entry. What was proved is its manifest, whose
+    /// segments are written if it is to be kept.
+    pub(crate) async fn prove(&mut self, from: &Origin, base: Option<&Base>, keep: bool) -> Result<Manifest> {
+        let (path, header, folder) = (self.journal_path(), self.header(), self.bounds.folder.clone());
+        let mut memory = blocking(move || Memory::load(&path, &header, &folder)).await?;
+        let evidence = Evidence {
+            source: self.source_entries(from, &mut memory).await.map_err(|error| error.on(Side::Source))?,
+            actual: self.target_entries().await.map_err(|error| error.on(Side::Target))?,
+            landed: memory.landed()?,
+            base: self.base_entries(base),
+        };
+        let catalog = self.target.catalog().clone();
+        let like = base.map(|base| base.manifest.clone());
+        let directories = self.target.store().capabilities().directories;
+        let (manifest, differences) = blocking(move || {
+            let mut writer = keep.then(|| manifest_writer(&catalog, Handle::current(), like.as_ref()));
+            let differences = prove(evidence, directories, |entry| match &mut writer {
+                Some(writer) => writer.push(entry),
+                None => Ok(()),
+            })?;
+            let manifest = match writer {
+                Some(writer) => writer.finish()?.0,
+                None => Manifest::default(),
+            };
+            Ok((manifest, differences))
+        })
+        .await
+        .map_err(|error| error.on(Side::Target))?;
+        differences.into_result().map_err(|error| error.at(self.target.address()))?;
+        self.report.verified = Some("listing");
+        Ok(manifest)
+    }
+
+    pub(crate) fn entries(&self, catalog: &Catalog, manifest: &Manifest) -> Entries<'static> {
+        Box::new(manifest.entries(Arc::new(StoreSegments::new(catalog, Handle::current()))))
+    }
+
+    /// The snapshot's entries, with what was pinned again in place of what it was before.
+    pub(crate) async fn source_entries(&self, from: &Origin, memory: &mut Memory) -> Result<Entries<'static>> {
+        let Some((snapshot, manifest)) = &from.snapshot else {
+            let ordered = self.source.store().capabilities().ordered;
+            let (listing, folder) = (self.source.provider().peek().await?, self.bounds.folder.clone());
+            let listed = blocking(move || sorted(listing, ordered, &folder)).await?;
+            return Ok(Box::new(listed.filter(|entry| entry.as_ref().map_or(true, |entry| entry.is_content()))));
+        };
+        let entries = self.entries(&snapshot.catalog, manifest);
+        let rows = merge_by_key([entries, memory.repinned()?]);
+        let entries = rows.filter_map(|row| match row {
+            Ok((_, [Some(entry), again])) => Some(Ok(again.unwrap_or(entry))),
+            Ok((_, [None, _])) => None,
+            Err(error) => Some(Err(error)),
+        });
+        match from.keys.clone() {
+            Some(keys) => Ok(Box::new(entries.filter(move |entry| {
+                entry.as_ref().map_or(true, |entry| keys.is_match(OsStr::from_bytes(entry.key.as_bytes())))
+            }))),
+            None => Ok(Box::new(entries)),
+        }
+    }
+
+    pub(crate) fn base_entries(&self, base: Option<&Base>) -> Entries<'static> {
+        let Some(base) = base else { return Box::new(std::iter::empty()) };
+        let entries = self.entries(self.target.catalog(), &base.manifest);
+        if base.same_source {
+            return entries;
+        }
+        // Another source's pins mean nothing here: only content counts.
+        Box::new(entries.map(|entry| {
+            entry.map(|mut entry| {
+                entry.origin = None;
+                entry
+            })
+        }))
+    }
+
+    pub(crate) async fn target_entries(&self) -> Result<Entries<'static>> {
+        let store = self.target.store();
+        let listing = store.list(ListOptions::default()).await?;
+        let (ordered, folder) = (store.capabilities().ordered, self.bounds.folder.clone());
+        blocking(move || sorted(listing, ordered, &folder)).await
+    }
+
+    /// The job that was left half-way when the lease was taken. To be asked before a snapshot is taken: where nothing
+    /// keeps the content, one of the same name takes the place of what that job was working towards.
+    pub(crate) async fn unfinished(&self, lease: &Lease) -> Result<Option<Unfinished>> {
+        let Some(job) = lease.unfinished().await else { return Ok(None) };
+        let earlier = self.target.catalog().pending().await?;
+        let away = Catalog::of_other(self.target.store().clone(), self.source.address());
+        for catalog in [self.source.catalog().clone(), away] {
+            if catalog.record(&job.snapshot).await?.is_some() {
+                let manifest = catalog.manifest(&job.snapshot).await?;
+                return Ok(Some(Unfinished { job, towards: Some((catalog, manifest)), earlier }));
+            }
+        }
+        Ok(Some(Unfinished { job, towards: None, earlier }))
+    }
+
+    /// Adds the keys that the unfinished job may have landed to those of the jobs before it, with the target: its
+    /// snapshot may be taken anew, and the mark that it left is about to be another's.
+    pub(crate) async fn remember(&self, unfinished: &mut Unfinished) -> Result<()> {
+        let Some((catalog, manifest)) = unfinished.towards.take() else { return Ok(()) };
+        let target = self.target.catalog().clone();
+        let (earlier, last) = (self.keys(&target, unfinished.earlier.as_ref()), self.keys(&catalog, Some(&manifest)));
+        let (known, like) = (target.clone(), unfinished.earlier.take());
+        let keys = blocking(move || {
+            let rows = merge_by_key([earlier, last]);
+            let keys = rows.filter_map(|row| row.map(|(_, [a, b])| a.or(b)).transpose());
+            write_manifest(&known, Handle::current(), like.as_ref(), keys)
+        })
+        .await?;
+        target.set_pending(Some(&keys)).await?;
+        unfinished.earlier = Some(keys);
+        Ok(())
+    }
+
+    /// A manifest's entries without what is known of them.
+    fn keys(&self, catalog: &Catalog, manifest: Option<&Manifest>) -> Entries<'static> {
+        let Some(manifest) = manifest else { return Box::new(std::iter::empty()) };
+        let bare = |entry: Entry| match entry.kind {
+            crate::manifest::Kind::Directory => Entry::directory(entry.key),
+            _ => Entry::object(entry.key, 0),
+        };
+        Box::new(self.entries(catalog, manifest).map(move |entry| entry.map(bare)))
+    }
+
+    /// The keys that unfinished jobs may have landed, but for those of `from`.
+    fn pending(&self, from: &Origin, unfinished: Option<&Unfinished>) -> Entries<'static> {
+        let Some(Unfinished { towards, earlier, .. }) = unfinished else { return Box::new(std::iter::empty()) };
+        let now = from.snapshot.as_ref().map(|(_, manifest)| manifest.root_digest());
+        let last = towards.as_ref().filter(|(_, manifest)| Some(manifest.root_digest()) != now);
+        let last: Entries<'static> = match last {
+            Some((catalog, manifest)) => self.entries(catalog, manifest),
+            None => Box::new(std::iter::empty()),
+        };
+        let rows = merge_by_key([self.keys(self.target.catalog(), earlier.as_ref()), last]);
+        Box::new(rows.filter_map(|row| row.map(|(_, [a, b])| a.or(b)).transpose()))
+    }
+}
+
+impl Origin {
+    pub(crate) fn taken(&self) -> Result<&(Snapshot, Manifest)> {
+        self.snapshot.as_ref().ok_or_else(|| Error::internal("a dry run went too far"))
+    }
+}
+
+/// Somebody asked the program to stop.
+pub(crate) fn stopped() -> Error {
+    Error::new(Kind::Cancelled, "stopped on request").hint("run the same command again to go on")
+}
+
+fn drifted(plan: &Plan, has_base: bool) -> Error {
+    let named: Vec<String> = plan
+        .drift
+        .iter()
+        .map(|drifted| format!("`{}` {}", drifted.key, format!("{:?}", drifted.how).to_lowercase()))
+        .collect();
+    let more = plan.totals.drift - named.len() as u64;
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let what = if has_base { "was changed since the last seal" } else { "holds keys that no seal vouches for" };
+    Error::new(Kind::Refused, format!("the target {what}: {}{more}", named.join(", ")))
+        .on(Side::Target)
+        .hint("save what is worth keeping, then run again with --on-drift repair to make it what the snapshot says")
+}

@@ -1,0 +1,70 @@
+//! Telling whether the target has an object already, by its content: for runs that have lost their memory, and for drift.
+
+use super::content::{Content, content};
+use super::{Transfer, digest_if, landed_as, source_gone};
+use crate::error::{Error, Kind, Result, Side};
+use crate::journal::Event;
+use crate::manifest::{Digest, Entry};
+use crate::plan::md5_of;
+use crate::store::Store;
+
+impl Transfer {
+    /// True when the target's object has the source's content; then it counts as landed.
+    ///
+    /// Cheapest first: the entity tag, where it is an MD5 on both sides; the source's bytes against a target's entity tag
+    /// that is an MD5; else the bytes of both.
+    pub(super) async fn adopt_equal(&self, source: &Entry, there: &Entry) -> Result<bool> {
+        if source.kind != there.kind || source.size != there.size {
+            return Ok(false);
+        }
+        let digest = match (md5_of(source), md5_of(there)) {
+            (Some(ours), Some(theirs)) if ours == theirs => source.digest,
+            (Some(_), Some(_)) => return Ok(false),
+            (None, Some(theirs)) => {
+                let Content { digest, md5 } =
+                    self.content(&*self.source, source, true).await.map_err(|error| source_gone(error, &source.key))?;
+                if md5.as_deref() != Some(theirs) {
+                    return Ok(false);
+                }
+                digest_if(source, digest)
+            }
+            (_, None) => {
+                let ours = self.digest_of(&*self.source, source, Side::Source).await?;
+                if ours != self.digest_of(&*self.target, there, Side::Target).await? {
+                    return Ok(false);
+                }
+                digest_if(source, ours)
+            }
+        };
+        // A listing does not tell the version, and a file's own attributes may still be wrong.
+        let Some(now) =
+            self.retrying(|| self.target.stat(&source.key)).await.map_err(|error| error.on(Side::Target))?
+        else {
+            return Ok(false);
+        };
+        let right_mode = source.mode.is_none() || now.mode.is_none() || source.mode == now.mode;
+        let right_time = !self.target.capabilities().file_attributes
+            || !self.source.capabilities().file_attributes
+            || now.mtime_ns == source.mtime_ns;
+        if !now.pin.matches(&there.pin) || !right_mode || !right_time {
+            return Ok(false);
+        }
+        let landed = Entry { pin: now.pin, mode: now.mode.or(source.mode), digest, ..landed_as(source) };
+        self.journal.append(Event::Landed(landed)).await?;
+        Ok(true)
+    }
+
+    /// The digest of an object that is read for it.
+    pub(super) async fn digest_of(&self, store: &dyn Store, entry: &Entry, side: Side) -> Result<Digest> {
+        if let Some(digest) = entry.digest {
+            return Ok(digest);
+        }
+        let content = self.content(store, entry, false).await.map_err(|error| error.on(side).key(&entry.key))?;
+        Ok(content.digest)
+    }
+
+    async fn content(&self, store: &dyn Store, entry: &Entry, md5: bool) -> Result<Content> {
+        let reading = content(store, entry, md5, &self.budget, |error| self.failed(error));
+        self.cancel.run_until_cancelled(reading).await.unwrap_or_else(|| Err(Error::new(Kind::Cancelled, "stopped")))
+    }
+}

@@ -1,0 +1,205 @@
+//! The switch: when all bytes are there, names change hands. Only requests on the target's own side, in the plan's order.
+
+use std::sync::Arc;
+
+use futures::stream::{BoxStream, TryStreamExt};
+
+use super::{Transfer, landed_as};
+use crate::blocking::stream;
+use crate::error::{Error, Kind, Result, Side};
+use crate::journal::Event;
+use crate::key::Key;
+use crate::manifest::{Attributes, Entry};
+use crate::plan::{Finish, Landing, Method, Plan, Record, Spool, staging_key, trash_key};
+use crate::progress::Progress;
+use crate::store::Condition;
+
+/// Changes of names that one task makes.
+const BATCH: usize = 64;
+
+/// Such tasks at once.
+const RENAMES_AT_ONCE: usize = 8;
+
+/// Delete requests at once.
+const DELETES_AT_ONCE: usize = 4;
+
+impl Transfer {
+    /// Carries out what comes after the landings. `job` names the trash.
+    pub async fn switch(self: &Arc<Self>, plan: &Plan, landings: &Arc<Spool<Landing>>, job: &str) -> Result<()> {
+        let moves = records(landings.clone()).try_filter(|landing| std::future::ready(landing.method == Method::Move));
+        let batches = moves.try_chunks(BATCH).map_err(|error| error.1);
+        batches.try_for_each_concurrent(RENAMES_AT_ONCE, |batch| self.take_away_all(batch)).await?;
+        for clear in plan.clears.iter()? {
+            self.clear(&clear?.key, job).await?;
+        }
+        for directory in plan.directories.iter()? {
+            self.make_directory(&directory?).await?;
+        }
+        let staged = records(landings.clone()).try_filter(|landing| std::future::ready(landing.staged));
+        let batches = staged.try_chunks(BATCH).map_err(|error| error.1);
+        batches.try_for_each_concurrent(RENAMES_AT_ONCE, |batch| self.place_all(batch)).await?;
+        self.delete_all(plan).await?;
+        for finish in plan.finish.iter()? {
+            self.finish_directory(&finish?).await?;
+        }
+        Ok(())
+    }
+
+    /// Renames content of the target to its staging name.
+    async fn take_away_all(&self, batch: Vec<Landing>) -> Result<()> {
+        self.lease.check()?;
+        let pairs = batch.iter().map(|landing| {
+            let from = landing.from.as_ref().map_or(&landing.source.key, |from| &from.key);
+            (from.clone(), staging_key(&landing.source))
+        });
+        let renamed = self.rename_batch(pairs.collect()).await?;
+        for (landing, renamed) in batch.into_iter().zip(renamed) {
+            if renamed { self.taken_away(landing).await? } else { self.take_away(landing).await? }
+        }
+        Ok(())
+    }
+
+    async fn taken_away(&self, landing: Landing) -> Result<()> {
+        let Some(from) = landing.from else { return Err(Error::internal("a move comes from nowhere")) };
+        let size = landing.source.size;
+        let landed = Entry {
+            pin: from.pin,
+            mode: from.mode,
+            attributes: from.attributes,
+            digest: from.digest,
+            ..landed_as(&landing.source)
+        };
+        self.journal.append(Event::Landed(landed)).await?;
+        self.finished(size, |progress| Progress::add(&progress.bytes_reused, size));
+        Ok(())
+    }
+
+    async fn take_away(&self, landing: Landing) -> Result<()> {
+        self.lease.check()?;
+        let Some(from) = &landing.from else { return Err(Error::internal("a move comes from nowhere")) };
+        let at = staging_key(&landing.source);
+        let size = landing.source.size;
+        match self.retrying(|| self.target.rename(&from.key, &at)).await {
+            Ok(()) => self.taken_away(landing).await,
+            // A try whose answer was lost, or somebody took it: the source has it all the same.
+            Err(error) if error.kind() == Kind::NotFound => {
+                let landing = Landing { method: Method::Read, from: None, ..landing };
+                if self.adopt_staged(&landing).await? {
+                    self.finished(size, |progress| Progress::add(&progress.bytes_reused, size));
+                    return Ok(());
+                }
+                self.land(landing).await
+            }
+            Err(error) => Err(error.on(Side::Target)),
+        }
+    }
+
+    /// Moves aside what is in the way.
+    async fn clear(&self, key: &Key, job: &str) -> Result<()> {
+        self.lease.check()?;
+        let outcome = if self.target.capabilities().rename {
+            let trash = trash_key(key, job);
+            self.retrying(|| self.target.rename(key, &trash)).await
+        } else {
+            let keys = [key.clone()];
+            self.retrying(|| self.target.delete(&keys)).await
+        };
+        match outcome {
+            Err(error) if error.kind() == Kind::NotFound => Ok(()),
+            outcome => outcome.map_err(|error| error.on(Side::Target).key(key)),
+        }
+    }
+
+    /// Makes a directory that can be written to; its own permission bits come when all is in it.
+    async fn make_directory(&self, entry: &Entry) -> Result<()> {
+        self.lease.check()?;
+        let attributes = Attributes { mode: Some(entry.mode.unwrap_or(0o755) | 0o700), ..Attributes::default() };
+        let written =
+            self.retrying(|| self.target.write(&entry.key, bytes::Bytes::new(), &attributes, &Condition::Any)).await;
+        written.map(drop).map_err(|error| error.on(Side::Target).key(&entry.key))
+    }
+
+    /// Renames staged content to its key.
+    async fn place_all(&self, batch: Vec<Landing>) -> Result<()> {
+        self.lease.check()?;
+        let pairs = batch.iter().map(|landing| (staging_key(&landing.source), landing.source.key.clone()));
+        let placed = self.rename_batch(pairs.collect()).await?;
+        for (landing, placed) in batch.into_iter().zip(placed) {
+            if !placed {
+                self.place(landing).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn place(&self, landing: Landing) -> Result<()> {
+        self.lease.check()?;
+        let (at, key) = (staging_key(&landing.source), &landing.source.key);
+        if self.target.capabilities().rename {
+            return match self.retrying(|| self.target.rename(&at, key)).await {
+                // It was found in place and adopted, or a try took place whose answer was lost. The proof looks closer.
+                Err(error) if error.kind() == Kind::NotFound && self.is_in_place(&landing).await? => Ok(()),
+                outcome => outcome.map_err(|error| error.on(Side::Target).standing_for(key)),
+            };
+        }
+        let staged = self.retrying(|| self.target.stat(&at)).await.map_err(|error| error.on(Side::Target))?;
+        let Some(staged) = staged else {
+            return Err(Error::new(Kind::NotFound, "its staged content is gone")
+                .on(Side::Target)
+                .key(key)
+                .hint("run the same command again to go on"));
+        };
+        let copied = self.retrying(|| self.target.copy(&staged, key, None, &Condition::Any)).await;
+        let pin = copied.map_err(|error| error.on(Side::Target).key(key))?;
+        let landed = Entry { pin, mode: landing.source.mode, ..landed_as(&landing.source) };
+        self.journal.append(Event::Landed(landed)).await?;
+        let keys = [at];
+        self.retrying(|| self.target.delete(&keys)).await.map_err(|error| error.on(Side::Target))
+    }
+
+    async fn is_in_place(&self, landing: &Landing) -> Result<bool> {
+        let source = &landing.source;
+        let there = self.retrying(|| self.target.stat(&source.key)).await.map_err(|error| error.on(Side::Target))?;
+        Ok(there.is_some_and(|there| (there.kind, there.size) == (source.kind, source.size)))
+    }
+
+    async fn delete_all(&self, plan: &Plan) -> Result<()> {
+        let batch_max = self.target.capabilities().delete_batch_max.max(1);
+        let keys = futures::stream::iter(plan.deletes.iter()?);
+        keys.try_chunks(batch_max)
+            .map_err(|error| error.1)
+            .try_for_each_concurrent(DELETES_AT_ONCE, |keys| async move {
+                self.lease.check()?;
+                self.retrying(|| self.target.delete(&keys)).await.map_err(|error| error.on(Side::Target))
+            })
+            .await
+    }
+
+    async fn finish_directory(&self, finish: &Finish) -> Result<()> {
+        self.lease.check()?;
+        let outcome = match finish {
+            Finish::Remove(key) => {
+                let keys = [key.clone()];
+                self.retrying(|| self.target.delete(&keys)).await.map_err(|error| error.key(key))
+            }
+            Finish::Attributes(entry) => {
+                let attributes =
+                    Attributes { mtime_ns: Some(entry.mtime_ns), mode: entry.mode, ..Attributes::default() };
+                self.retrying(|| self.target.set_attributes(&entry.key, &attributes))
+                    .await
+                    .map_err(|error| error.key(&entry.key))
+            }
+        };
+        outcome.map_err(|error| error.on(Side::Target))
+    }
+
+    /// Empties the staging folder: of the trash, and of what nothing will ask for any more.
+    pub async fn empty_staging(&self) -> Result<()> {
+        crate::store::remove_all(&*self.target, &Key::from(".snapferry/staging/")).await
+    }
+}
+
+/// The records of a spool as a stream; its file is read on a thread that may block.
+fn records<T: Record + Send + 'static>(spool: Arc<Spool<T>>) -> BoxStream<'static, Result<T>> {
+    stream(move || spool.iter())
+}

@@ -1,0 +1,651 @@
+//! What every store promises, tested by what it says it can do. The store must be empty and not used by others;
+//! what the suite writes it deletes again.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use snapferry::error::{Error, Kind as ErrorKind};
+use snapferry::key::Key;
+use snapferry::manifest::{Attributes, Entry, Kind, Pin};
+use snapferry::store::{Condition, ListOptions, Part, Store, Upload};
+
+/// More than two pages of any store that lists a thousand at a time.
+const MANY: usize = 2100;
+
+/// Writes that wait for an answer at the same time.
+const WIDTH: usize = 32;
+
+type Shared = Arc<dyn Store>;
+
+/// Tests every promise of the trait that the store's capabilities let it keep.
+pub(crate) async fn run(store: Shared) {
+    assert_eq!(keys(&list(&store, ListOptions::default()).await), Vec::<Key>::new(), "the store must be empty");
+    listing_pages(&store).await;
+    listing_options(&store).await;
+    awkward_names(&store).await;
+    refused_names(&store).await;
+    reading(&store).await;
+    guarded_reading(&store).await;
+    old_versions(&store).await;
+    conditions(&store).await;
+    parts(&store).await;
+    conditional_parts(&store).await;
+    aborting(&store).await;
+    copying(&store).await;
+    renaming_objects(&store).await;
+    renaming_directories(&store).await;
+    directories(&store).await;
+    deleting(&store).await;
+    deleting_directories(&store).await;
+    attributes(&store).await;
+    reserved(&store).await;
+    store.sync().await.unwrap();
+    assert_eq!(keys(&list(&store, ListOptions::default()).await), Vec::<Key>::new(), "something was left behind");
+}
+
+/// A bucket or root that does not exist is an error, never an empty listing.
+pub(crate) async fn missing_bucket(store: Shared) {
+    let error = match store.list(ListOptions::default()).await {
+        Err(error) => error,
+        Ok(listing) => listing.collect().await.expect_err("a missing bucket was listed"),
+    };
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+}
+
+fn keys(entries: &[Entry]) -> Vec<Key> {
+    entries.iter().map(|entry| entry.key.clone()).collect()
+}
+
+/// Lists, in byte order also where the store has another.
+async fn list(store: &Shared, options: ListOptions) -> Vec<Entry> {
+    let mut entries = store.list(options).await.unwrap().collect().await.unwrap();
+    if !store.capabilities().ordered {
+        entries.sort_by(|a, b| a.key.cmp(&b.key));
+    }
+    entries
+}
+
+async fn list_under(store: &Shared, prefix: &str) -> Vec<Entry> {
+    list(store, ListOptions { prefix: prefix.into(), ..ListOptions::default() }).await
+}
+
+/// The entry of a key as a listing gives it, pinned as well as the store can.
+async fn listed(store: &Shared, key: &Key) -> Option<Entry> {
+    let versions = store.capabilities().versions;
+    let options = ListOptions { prefix: key.clone(), versions, ..ListOptions::default() };
+    list(store, options).await.into_iter().find(|entry| entry.key == *key)
+}
+
+async fn put(store: &Shared, key: &Key, data: &[u8]) -> Pin {
+    let data = Bytes::copy_from_slice(data);
+    store.write(key, data, &Attributes::default(), &Condition::Any).await.unwrap()
+}
+
+async fn get(store: &Shared, key: &Key) -> Vec<u8> {
+    let entry = listed(store, key).await.unwrap_or_else(|| panic!("`{key}` is not listed"));
+    store.read(&entry, None).await.unwrap().data.to_vec()
+}
+
+/// Deletes these keys, children before their directories, in batches that the store takes.
+async fn clear(store: &Shared, keys: &[Key]) {
+    let mut keys = keys.to_vec();
+    keys.sort();
+    keys.reverse();
+    for batch in keys.chunks(store.capabilities().delete_batch_max) {
+        store.delete(batch).await.unwrap();
+    }
+}
+
+/// Deletes everything under a prefix.
+async fn clear_under(store: &Shared, prefix: &str) {
+    clear(store, &keys(&list_under(store, prefix).await)).await;
+    assert_eq!(list_under(store, prefix).await, []);
+}
+
+#[track_caller]
+fn failed<T: std::fmt::Debug>(result: Result<T, Error>, kind: ErrorKind, key: &Key) {
+    let error = result.expect_err("this should have failed");
+    assert_eq!(error.kind(), kind, "{error}");
+    assert_eq!(error.failed_key(), Some(key), "{error}");
+    assert!(error.to_string().contains(&key.to_string()), "{error}");
+}
+
+fn pattern(size: usize) -> Vec<u8> {
+    (0..size).map(|i| (i * 31 + i / 251) as u8).collect()
+}
+
+async fn listing_pages(store: &Shared) {
+    let mut expected: Vec<Key> = (0..MANY).map(|i| Key::from(format!("pages/{:05}", i * 7919 % 100_003))).collect();
+    for chunk in expected.chunks(WIDTH) {
+        let writes = chunk.iter().map(|key| put(store, key, key.as_bytes()));
+        futures::future::join_all(writes).await;
+    }
+    if store.capabilities().directories {
+        expected.push("pages/".into());
+    }
+    expected.sort();
+    let entries = list_under(store, "pages/").await;
+    assert_eq!(keys(&entries), expected);
+    for entry in &entries {
+        let is_directory = entry.key.is_directory();
+        assert_eq!(entry.kind, if is_directory { Kind::Directory } else { Kind::Object });
+        assert_eq!(entry.size, if is_directory { 0 } else { 11 });
+        assert!(entry.mtime_ns > 0, "{entry:?}");
+    }
+    let after = &expected[MANY / 2];
+    let options = ListOptions { prefix: "pages/".into(), after: Some(after.clone()), ..ListOptions::default() };
+    assert_eq!(keys(&list(store, options).await), expected[MANY / 2 + 1..]);
+    clear_under(store, "pages/").await;
+}
+
+async fn listing_options(store: &Shared) {
+    // `-` < `/` < `0`: a directory's content lies between names that share its beginning.
+    let written = ["o-", "o-/x", "o/a", "o/a.b", "o/a/b", "o/a/b0", "o/a0", "o0", "oo"];
+    let has_directories = store.capabilities().directories;
+    let mut expected = Vec::new();
+    for name in written {
+        // Where `a` and `a/b` exclude each other, only one of them is written.
+        let excluded = has_directories && written.iter().any(|w| Key::from(*w).is_under(&name.into()));
+        if !excluded {
+            put(store, &name.into(), b"x").await;
+            expected.push(Key::from(name));
+        }
+    }
+    if has_directories {
+        expected.extend(["o-/", "o/", "o/a/"].map(Key::from));
+    }
+    expected.sort();
+    assert_eq!(keys(&list_under(store, "o").await), expected);
+    let mut afters: Vec<Key> = expected.clone();
+    afters.extend(["", "o", "o-.", "o/", "o/a/", "o/a/a", "o/a/b/c", "o/zz", "p", "o\u{7f}"].map(Key::from));
+    for prefix in ["", "o", "o/", "o/a", "o/a/", "o/a/b", "o/a.b", "o0", "none", "o/none/", "o/a.b/"] {
+        for after in &afters {
+            let options = ListOptions { prefix: prefix.into(), after: Some(after.clone()), ..ListOptions::default() };
+            let wanted = expected.iter().filter(|key| key.starts_with(prefix.as_bytes()) && *key > after);
+            let wanted: Vec<Key> = wanted.cloned().collect();
+            assert_eq!(keys(&list(store, options).await), wanted, "prefix `{prefix}` after `{after}`");
+        }
+    }
+    clear_under(store, "o").await;
+}
+
+async fn awkward_names(store: &Shared) {
+    let mut names: Vec<Vec<u8>> = [
+        "a#1",
+        "a b",
+        " lead",
+        "trail ",
+        "a\nb",
+        "a\tb",
+        "\u{e9}",
+        "e\u{301}",
+        "%2E",
+        "%2E%2E",
+        "a%2Fb",
+        "+",
+        "a+b",
+        "a&b=c",
+        "a?b",
+        "a;b",
+        "a:b",
+        "*",
+        "'",
+        "\"",
+        "\\",
+        "<a>",
+        "~",
+        "...",
+        ".a",
+        "a.",
+        "$",
+        "@",
+        "{}",
+        "\u{1F980}",
+        "\u{1}",
+        "\u{7f}",
+        "a/ /b",
+        "A",
+        "a",
+        "-",
+        "_",
+        "(a)",
+        "|",
+        "^",
+        "`",
+        "!",
+        ",",
+        "=",
+    ]
+    .iter()
+    .map(|name| name.as_bytes().to_vec())
+    .collect();
+    names.push(vec![b'n'; 255]);
+    names.push(b"not \xff\xfe UTF-8".to_vec());
+    let mut expected = Vec::new();
+    for name in names {
+        let key = Key::new([b"awkward/", name.as_slice()].concat());
+        match store.accepts(&key) {
+            Ok(()) if key.as_bytes() == b"awkward/a" && store.capabilities().directories => {}
+            Ok(()) => {
+                put(store, &key, key.as_bytes()).await;
+                expected.push(key);
+            }
+            Err(error) => failed::<()>(Err(error), ErrorKind::Unrepresentable, &key),
+        }
+    }
+    assert!(expected.len() > 20, "a store must take more names than these: {expected:?}");
+    expected.sort();
+    let objects: Vec<Entry> =
+        list_under(store, "awkward/").await.into_iter().filter(|entry| entry.kind == Kind::Object).collect();
+    assert_eq!(keys(&objects), expected);
+    for key in &expected {
+        assert_eq!(get(store, key).await, key.as_bytes(), "{key}");
+        assert_eq!(store.stat(key).await.unwrap().unwrap().key, *key);
+    }
+    clear_under(store, "awkward/").await;
+}
+
+async fn refused_names(store: &Shared) {
+    failed(store.accepts(&Key::default()), ErrorKind::Unrepresentable, &Key::default());
+    for name in ["../up", "a/../b", "a/./b", "/lead", "a//b", "a\0b"] {
+        let key = Key::from(name);
+        if let Err(error) = store.accepts(&key) {
+            failed::<()>(Err(error), ErrorKind::Unrepresentable, &key);
+            let write = store.write(&key, Bytes::new(), &Attributes::default(), &Condition::Any).await;
+            failed(write, ErrorKind::Unrepresentable, &key);
+        } else {
+            put(store, &key, name.as_bytes()).await;
+            assert_eq!(get(store, &key).await, name.as_bytes());
+            clear(store, &[key]).await;
+        }
+    }
+}
+
+async fn reading(store: &Shared) {
+    let (key, empty, gone) = (Key::from("read/a"), Key::from("read/empty"), Key::from("read/gone"));
+    let data = pattern(100_000);
+    put(store, &key, &data).await;
+    put(store, &empty, b"").await;
+    let entry = listed(store, &key).await.unwrap();
+    assert_eq!(entry.size, 100_000);
+    let whole = store.read(&entry, None).await.unwrap();
+    assert_eq!(whole.data, data);
+    let ranges: [Range<u64>; 4] = [0..100_000, 0..1, 99_999..100_000, 4096..70_001];
+    for range in ranges {
+        let part = store.read(&entry, Some(range.clone())).await.unwrap();
+        assert_eq!(part.data, data[range.start as usize..range.end as usize], "{range:?}");
+        assert_eq!(part.attributes, whole.attributes);
+    }
+    let nothing = listed(store, &empty).await.unwrap();
+    assert_eq!((nothing.size, nothing.kind), (0, Kind::Object));
+    assert_eq!(store.read(&nothing, None).await.unwrap().data.len(), 0);
+
+    let (fetched, pin) = store.fetch(&key).await.unwrap().unwrap();
+    assert_eq!(fetched, data);
+    assert!(pin.matches(&entry.pin), "{pin:?} {:?}", entry.pin);
+    assert!(store.fetch(&gone).await.unwrap().is_none());
+    assert_eq!(store.stat(&gone).await.unwrap(), None);
+    let stat = store.stat(&key).await.unwrap().unwrap();
+    assert_eq!((&stat.key, stat.kind, stat.size, stat.mtime_ns), (&key, entry.kind, entry.size, entry.mtime_ns));
+    assert!(stat.pin.matches(&entry.pin));
+    clear_under(store, "read/").await;
+    if !store.capabilities().versions {
+        failed(store.read(&entry, None).await, ErrorKind::NotFound, &key);
+    }
+}
+
+async fn guarded_reading(store: &Shared) {
+    let key = Key::from("guard/a");
+    let written = put(store, &key, b"the first").await;
+    let entry = listed(store, &key).await.unwrap();
+    assert!(written.matches(&entry.pin), "{written:?} {:?}", entry.pin);
+    put(store, &key, b"not first").await;
+    if store.capabilities().versions {
+        assert_eq!(store.read(&entry, None).await.unwrap().data, "the first");
+        let unversioned = Entry { pin: Pin { version: None, ..entry.pin.clone() }, ..entry.clone() };
+        failed(store.read(&unversioned, None).await, ErrorKind::Changed, &key);
+    } else {
+        failed(store.read(&entry, None).await, ErrorKind::Changed, &key);
+        failed(store.read(&entry, Some(0..3)).await, ErrorKind::Changed, &key);
+    }
+    assert_eq!(get(store, &key).await, b"not first");
+    clear_under(store, "guard/").await;
+}
+
+async fn old_versions(store: &Shared) {
+    if !store.capabilities().versions {
+        return;
+    }
+    let key = Key::from("versions/a");
+    let mut entries = Vec::new();
+    for content in ["one", "two", "two", "three"] {
+        put(store, &key, content.as_bytes()).await;
+        entries.push((listed(store, &key).await.unwrap(), content));
+    }
+    clear(store, std::slice::from_ref(&key)).await;
+    assert_eq!(listed(store, &key).await, None);
+    put(store, &key, b"four").await;
+    for (entry, content) in &entries {
+        assert!(entry.pin.version.is_some(), "{entry:?}");
+        assert_eq!(store.read(entry, None).await.unwrap().data, content.as_bytes());
+        assert_eq!(store.read(entry, Some(1..3)).await.unwrap().data, content.as_bytes()[1..3]);
+    }
+    clear_under(store, "versions/").await;
+}
+
+async fn conditions(store: &Shared) {
+    if !store.capabilities().conditional {
+        return;
+    }
+    let key = Key::from("conditions/a");
+    let write = async |content: &'static str, condition: Condition| {
+        store.write(&key, content.into(), &Attributes::default(), &condition).await
+    };
+    let first = write("first", Condition::Absent).await.unwrap();
+    failed(write("other", Condition::Absent).await, ErrorKind::AlreadyExists, &key);
+    assert_eq!(get(store, &key).await, b"first");
+    let second = write("second", Condition::Matches(first.clone())).await.unwrap();
+    assert!(!second.matches(&first));
+    failed(write("third", Condition::Matches(first)).await, ErrorKind::Changed, &key);
+    assert_eq!(get(store, &key).await, b"second");
+    clear(store, std::slice::from_ref(&key)).await;
+    failed(write("third", Condition::Matches(second)).await, ErrorKind::Changed, &key);
+    assert_eq!(listed(store, &key).await, None);
+    write("fourth", Condition::Absent).await.unwrap();
+    clear_under(store, "conditions/").await;
+}
+
+/// The size of a part that any number of parts may have.
+fn part_size(store: &Shared) -> usize {
+    store.capabilities().part_bytes_min.max(1000) as usize
+}
+
+/// Writes these numbers' parts of `data`, in this order.
+async fn write_parts(store: &Shared, upload: &Upload, data: &[u8], numbers: &[u32]) -> Vec<Part> {
+    let size = part_size(store);
+    let mut parts = Vec::new();
+    for &number in numbers {
+        let start = (number as usize - 1) * size;
+        let chunk = Bytes::copy_from_slice(&data[start..data.len().min(start + size)]);
+        let part = store.write_part(upload, number, start as u64, chunk.clone()).await.unwrap();
+        assert_eq!((part.number, part.offset, part.size), (number, start as u64, chunk.len() as u64));
+        parts.push(part);
+    }
+    parts.sort_by_key(|part| part.number);
+    parts
+}
+
+async fn parts(store: &Shared) {
+    let key = Key::from("parts/deep/a");
+    let none = Attributes::default();
+    let data = pattern(2 * part_size(store) + 777);
+    let upload = store.begin(&key, data.len() as u64, &none).await.unwrap();
+    let wrong: Vec<u8> = data.iter().map(|byte| !byte).collect();
+    write_parts(store, &upload, &wrong, &[2, 3]).await;
+    let parts = write_parts(store, &upload, &data, &[3, 1, 2]).await;
+    assert_eq!(listed(store, &key).await, None, "nothing may be seen before the end");
+    let pin = store.finish(&upload, &parts, &none, &Condition::Any).await.unwrap();
+    let entry = listed(store, &key).await.unwrap();
+    assert_eq!(entry.size, data.len() as u64);
+    assert!(pin.matches(&entry.pin), "{pin:?} {:?}", entry.pin);
+    assert!(store.read(&entry, None).await.unwrap().data == data);
+    let middle = part_size(store) as u64 - 5..part_size(store) as u64 + 5;
+    let read = store.read(&entry, Some(middle.clone())).await.unwrap().data;
+    assert_eq!(read, data[middle.start as usize..middle.end as usize]);
+
+    // One part, over an object that is there already, while another upload of the same key is under way.
+    let (a, b) = (b"the other content".as_slice(), b"never seen".as_slice());
+    let upload = store.begin(&key, a.len() as u64, &none).await.unwrap();
+    let dropped = store.begin(&key, b.len() as u64, &none).await.unwrap();
+    assert_ne!(upload, dropped);
+    write_parts(store, &dropped, b, &[1]).await;
+    let parts = write_parts(store, &upload, a, &[1]).await;
+    assert!(get(store, &key).await == data, "the old object stays until the new one is whole");
+    store.finish(&upload, &parts, &none, &Condition::Any).await.unwrap();
+    store.abort(&dropped).await.unwrap();
+    assert_eq!(get(store, &key).await, a);
+    clear_under(store, "parts/").await;
+}
+
+async fn conditional_parts(store: &Shared) {
+    if !store.capabilities().conditional_parts {
+        return;
+    }
+    let key = Key::from("parts/conditional");
+    let none = Attributes::default();
+    let first = put(store, &key, b"first").await;
+    let second = put(store, &key, b"second").await;
+    for (condition, kind) in
+        [(Condition::Absent, ErrorKind::AlreadyExists), (Condition::Matches(first), ErrorKind::Changed)]
+    {
+        let upload = store.begin(&key, 5, &none).await.unwrap();
+        let parts = write_parts(store, &upload, b"third", &[1]).await;
+        failed(store.finish(&upload, &parts, &none, &condition).await, kind, &key);
+        store.abort(&upload).await.unwrap();
+        assert_eq!(get(store, &key).await, b"second");
+    }
+    let upload = store.begin(&key, 5, &none).await.unwrap();
+    let parts = write_parts(store, &upload, b"third", &[1]).await;
+    store.finish(&upload, &parts, &none, &Condition::Matches(second)).await.unwrap();
+    assert_eq!(get(store, &key).await, b"third");
+    clear_under(store, "parts/").await;
+}
+
+async fn aborting(store: &Shared) {
+    let key = Key::from("abort/a");
+    let none = Attributes::default();
+    let upload = store.begin(&key, 4, &none).await.unwrap();
+    let parts = write_parts(store, &upload, b"data", &[1]).await;
+    store.abort(&upload).await.unwrap();
+    store.abort(&upload).await.unwrap();
+    failed(store.finish(&upload, &parts, &none, &Condition::Any).await, ErrorKind::NotFound, &key);
+    failed(store.write_part(&upload, 1, 0, "data".into()).await, ErrorKind::NotFound, &key);
+    assert_eq!(listed(store, &key).await, None);
+    clear_under(store, "abort/").await;
+}
+
+async fn copying(store: &Shared) {
+    if !store.capabilities().copy {
+        return;
+    }
+    let (from, to) = (Key::from("copy/from #1"), Key::from("copy/deep/to +"));
+    let data = pattern(70_000);
+    put(store, &from, &data).await;
+    let entry = listed(store, &from).await.unwrap();
+    let pin = store.copy(&entry, &to, None, &Condition::Absent).await.unwrap();
+    let copied = listed(store, &to).await.unwrap();
+    assert!(pin.matches(&copied.pin), "{pin:?} {:?}", copied.pin);
+    assert!(get(store, &from).await == data && get(store, &to).await == data);
+    if store.capabilities().conditional {
+        failed(store.copy(&entry, &to, None, &Condition::Absent).await, ErrorKind::AlreadyExists, &to);
+    }
+    put(store, &from, b"newer").await;
+    assert!(get(store, &to).await == data, "a copy must not change with what it was copied from");
+    if !store.capabilities().versions {
+        failed(store.copy(&entry, &to, None, &Condition::Any).await, ErrorKind::Changed, &from);
+    }
+    let entry = listed(store, &from).await.unwrap();
+    store.copy(&entry, &to, None, &Condition::Any).await.unwrap();
+    assert_eq!(get(store, &to).await, b"newer");
+    clear_under(store, "copy/").await;
+}
+
+async fn renaming_objects(store: &Shared) {
+    if !store.capabilities().rename {
+        return;
+    }
+    let [a, b, far] = ["rename/a", "rename/b", "rename/new/deep/c"].map(Key::from);
+    let pin = put(store, &a, b"of a").await;
+    put(store, &b, b"of b").await;
+    store.rename(&a, &b).await.unwrap();
+    assert_eq!(get(store, &b).await, b"of a");
+    assert_eq!(listed(store, &a).await, None);
+    failed(store.rename(&a, &b).await, ErrorKind::NotFound, &a);
+    store.rename(&b, &far).await.unwrap();
+    assert!(listed(store, &far).await.unwrap().pin.matches(&pin), "a rename keeps the pin");
+    // Nothing of that name and kind.
+    for (from, to) in
+        [("rename/new/deep/c/d", "rename/x"), ("rename/new/deep/c/", "rename/x/"), ("rename/new/deep", "rename/x")]
+    {
+        failed(store.rename(&from.into(), &to.into()).await, ErrorKind::NotFound, &from.into());
+    }
+    assert_eq!(get(store, &far).await, b"of a");
+    clear_under(store, "rename/").await;
+}
+
+async fn renaming_directories(store: &Shared) {
+    if !store.capabilities().rename || !store.capabilities().directories {
+        return;
+    }
+    let written = ["dirs/a/1", "dirs/a/sub/2", "dirs/a/sub/3", "dirs/a-/4"].map(Key::from);
+    for key in &written {
+        put(store, key, key.as_bytes()).await;
+    }
+    let before = listed(store, &written[1]).await.unwrap();
+    store.rename(&"dirs/a/".into(), &"dirs/new/b/".into()).await.unwrap();
+    let expected = ["", "a-/", "a-/4", "new/", "new/b/", "new/b/1", "new/b/sub/", "new/b/sub/2", "new/b/sub/3"];
+    assert_eq!(keys(&list_under(store, "dirs/").await), expected.map(|name| Key::from(format!("dirs/{name}"))));
+    let renamed = listed(store, &"dirs/new/b/sub/2".into()).await.unwrap();
+    assert!(renamed.pin.matches(&before.pin), "what is in a renamed directory keeps its pin");
+    assert_eq!(store.read(&renamed, None).await.unwrap().data, "dirs/a/sub/2");
+    failed(store.rename(&"dirs/a/".into(), &"dirs/c/".into()).await, ErrorKind::NotFound, &"dirs/a/".into());
+    // The name that was freed is free indeed, for a file too.
+    put(store, &"dirs/a".into(), b"a file now").await;
+    let onto_full = store.rename(&"dirs/new/b/".into(), &"dirs/a-/".into()).await;
+    assert!(onto_full.is_err(), "a full directory is not replaced");
+    assert_eq!(get(store, &"dirs/a-/4".into()).await, b"dirs/a-/4");
+    clear_under(store, "dirs/").await;
+}
+
+async fn directories(store: &Shared) {
+    let (directory, none) = (Key::from("dir/"), Attributes::default());
+    for _ in 0..2 {
+        store.write(&directory, Bytes::new(), &none, &Condition::Any).await.unwrap();
+    }
+    let entry = listed(store, &directory).await.unwrap();
+    assert_eq!((entry.kind, entry.size), (Kind::Directory, 0));
+    assert_eq!(store.stat(&directory).await.unwrap().unwrap().kind, Kind::Directory);
+    assert_eq!(store.read(&entry, None).await.unwrap().data.len(), 0);
+    let (outer, inner) = (Key::from("dir/x"), Key::from("dir/x/y"));
+    put(store, &outer, b"outer").await;
+    if store.capabilities().directories {
+        assert_eq!(store.stat(&Key::from("dir")).await.unwrap(), None, "`dir/` is no object `dir`");
+        assert_eq!(store.stat(&Key::from("dir/x/")).await.unwrap(), None, "an object `x` is no directory `x/`");
+        for key in [Key::from("dir"), inner, Key::from("dir/x/")] {
+            let error = store.write(&key, Bytes::new(), &none, &Condition::Any).await.unwrap_err();
+            assert_eq!(error.failed_key(), Some(&key), "{error}");
+        }
+    } else {
+        put(store, &inner, b"inner").await;
+        put(store, &Key::from("dir"), b"beside").await;
+        assert_eq!(get(store, &inner).await, b"inner");
+        clear(store, &[inner, Key::from("dir")]).await;
+    }
+    assert_eq!(get(store, &outer).await, b"outer");
+    assert!(listed(store, &directory).await.is_some());
+    clear_under(store, "dir/").await;
+}
+
+async fn deleting(store: &Shared) {
+    let [a, b, odd, gone] = ["delete/a", "delete/b", "delete/\u{e9} &<>\"'%2F", "delete/gone"].map(Key::from);
+    for key in [&a, &b, &odd] {
+        put(store, key, b"x").await;
+    }
+    let delete = async |keys: &[&Key]| {
+        for batch in keys.chunks(store.capabilities().delete_batch_max) {
+            store.delete(&batch.iter().map(|&key| key.clone()).collect::<Vec<_>>()).await.unwrap();
+        }
+    };
+    store.delete(&[]).await.unwrap();
+    delete(&[&gone]).await;
+    delete(&[&"no/such/directory/x".into()]).await;
+    delete(&[&a, &gone, &odd]).await;
+    delete(&[&a, &gone, &odd]).await;
+    let mut left = keys(&list_under(store, "delete/").await);
+    left.retain(|key| !key.is_directory());
+    assert_eq!(left, [b]);
+    clear_under(store, "delete/").await;
+}
+
+async fn deleting_directories(store: &Shared) {
+    let [directory, object, file] = ["gone/d/", "gone/d/x", "gone/f"].map(Key::from);
+    store.write(&directory, Bytes::new(), &Attributes::default(), &Condition::Any).await.unwrap();
+    put(store, &object, b"x").await;
+    put(store, &file, b"f").await;
+    // Neither kind is deleted by the other's name.
+    for other in ["gone/d", "gone/f/", "gone/f/x"] {
+        store.delete(&[other.into()]).await.unwrap();
+    }
+    assert!(listed(store, &directory).await.is_some() && listed(store, &file).await.is_some());
+    if store.capabilities().directories {
+        let error = store.delete(std::slice::from_ref(&directory)).await.unwrap_err();
+        assert_eq!(error.failed_key(), Some(&directory), "{error}");
+    } else {
+        store.delete(std::slice::from_ref(&directory)).await.unwrap();
+        assert_eq!(listed(store, &directory).await, None);
+    }
+    assert_eq!(get(store, &object).await, b"x", "what is in a directory is not deleted with it");
+    clear_under(store, "gone/").await;
+}
+
+async fn attributes(store: &Shared) {
+    let key = Key::from("attributes/a");
+    let files = store.capabilities().file_attributes;
+    let mut given = Attributes::default();
+    if files {
+        (given.mtime_ns, given.mode) = (Some(1_234_567_890_123_456_789), Some(0o640));
+    } else {
+        given.headers = vec![("content-type".into(), "text/x-test".into())];
+        given.metadata = vec![("colour".into(), "blue".into())];
+    }
+    store.write(&key, "data".into(), &given, &Condition::Any).await.unwrap();
+    let entry = check_attributes(store, &key, &given).await;
+    let (parts_key, copy) = (Key::from("attributes/parts"), Key::from("attributes/copy"));
+    let upload = store.begin(&parts_key, 4, &given).await.unwrap();
+    let parts = write_parts(store, &upload, b"data", &[1]).await;
+    store.finish(&upload, &parts, &given, &Condition::Any).await.unwrap();
+    check_attributes(store, &parts_key, &given).await;
+    if store.capabilities().copy {
+        store.copy(&entry, &copy, None, &Condition::Any).await.unwrap();
+        check_attributes(store, &copy, &given).await;
+    }
+    if files {
+        let later = Attributes { mtime_ns: Some(1_300_000_000_000_000_001), mode: Some(0o600), ..given.clone() };
+        store.set_attributes(&key, &later).await.unwrap();
+        check_attributes(store, &key, &later).await;
+        let of_directory = Attributes { mode: Some(0o700), ..later.clone() };
+        store.set_attributes(&"attributes/".into(), &of_directory).await.unwrap();
+        let directory = listed(store, &"attributes/".into()).await.unwrap();
+        assert_eq!((Some(directory.mtime_ns), directory.mode), (of_directory.mtime_ns, of_directory.mode));
+        let gone = Key::from("attributes/gone");
+        failed(store.set_attributes(&gone, &later).await, ErrorKind::NotFound, &gone);
+    }
+    clear_under(store, "attributes/").await;
+}
+
+async fn check_attributes(store: &Shared, key: &Key, given: &Attributes) -> Entry {
+    let entry = listed(store, key).await.unwrap();
+    let read = store.read(&entry, Some(0..2)).await.unwrap().attributes;
+    if store.capabilities().file_attributes {
+        assert_eq!((Some(entry.mtime_ns), entry.mode), (given.mtime_ns, given.mode), "{key}");
+        assert_eq!((read.mtime_ns, read.mode), (given.mtime_ns, given.mode), "{key}");
+    } else {
+        assert!(given.headers.iter().all(|header| read.headers.contains(header)), "{key}: {read:?}");
+        assert!(given.metadata.iter().all(|pair| read.metadata.contains(pair)), "{key}: {read:?}");
+    }
+    entry
+}
+
+async fn reserved(store: &Shared) {
+    let key = Key::from(".snapferry/conformance/a");
+    put(store, &key, b"one").await;
+    put(store, &key, b"two").await;
+    put(store, &".snapferries".into(), b"of the user").await;
+    assert_eq!(keys(&list(store, ListOptions::default()).await), [Key::from(".snapferries")]);
+    assert_eq!(keys(&list_under(store, ".snap").await), [Key::from(".snapferries")]);
+    assert_eq!(get(store, &key).await, b"two");
+    assert_eq!(store.fetch(&key).await.unwrap().unwrap().0, "two");
+    clear_under(store, ".snapferry/conformance/").await;
+    clear_under(store, ".snapferries").await;
+}
