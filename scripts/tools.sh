@@ -76,3 +76,76 @@ need_cargo_fuzz() {
     say "building cargo-fuzz (a minute, once)"
     cargo install --quiet --locked --root "$CACHE/cargo" cargo-fuzz --version '^0.13'
 }
+
+# need_java: a JDK that runs Ozone, 17 to 23, as JAVA. From 24 on, what Hadoop asks of the security manager is gone.
+# Returns 1 where it cannot be had.
+need_java() {
+    local version
+    for JAVA in ${JAVA_HOME:+"$JAVA_HOME/bin/java"} java /usr/lib/jvm/*/bin/java ''; do
+        if [ -z "$JAVA" ]; then
+            (need_debian default-jdk-headless) || return 1
+            JAVA=java
+        fi
+        have "$JAVA" || continue
+        version=$("$JAVA" -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p')
+        # A runtime alone cannot run a source file.
+        if [ "${version:-0}" -ge 17 ] && [ "$version" -lt 24 ] && "$JAVA" --list-modules | grep -q '^jdk.compiler@'; then
+            return 0
+        fi
+    done
+    say "no JDK from 17 to 23 can be had here"
+    return 1
+}
+
+# need_jars cluster|distcp: the jars named by scripts/ozone.d/, in .cache/ozone/, fetched once with Maven.
+# Returns 1 where they cannot be had.
+need_jars() {
+    local pom=$ROOT/scripts/ozone.d/$1.xml jars=$CACHE/ozone/$1 failed=no
+    need_java || return 1
+    mkdir -p "$CACHE/ozone"
+    exec 9>"$CACHE/ozone/$1.lock"
+    flock 9
+    if ! cmp -s "$pom" "$jars/pom.xml"; then
+        rm -rf -- "$jars"
+        have mvn || (need_debian maven) || failed=yes
+        if [ $failed = no ]; then
+            say "fetching the jars of $1 (minutes, once)"
+            "$(command -v mvn)" -q -B -C -Dstyle.color=never -f "$pom" dependency:copy-dependencies \
+                -DincludeScope=runtime -DoutputDirectory="$jars" >&2 && cp "$pom" "$jars/pom.xml" || failed=yes
+        fi
+    fi
+    exec 9>&-
+    [ $failed = no ] || { say "the jars of $1 cannot be had here"; return 1; }
+}
+
+# need_ozone: Apache Ozone and what runs and asks it. Returns 1 where it cannot be had.
+need_ozone() { need_jars cluster; }
+
+# wait_for_s3 ENDPOINT SECONDS PID LOG: returns when the server has stored an object. Returns 1, with the end of the log,
+# when the process is gone or the time is over.
+wait_for_s3() {
+    "$PYTHON" - "$1" "$2" "$3" <<'PYTHON' || { tail -n 20 "$4" >&2; say "no server at $1"; return 1; }
+import os, sys, time
+import boto3, botocore.config, botocore.exceptions
+client = boto3.client("s3", endpoint_url=sys.argv[1], region_name="us-east-1", config=botocore.config.Config(
+    retries={"total_max_attempts": 1}, connect_timeout=1, read_timeout=5, s3={"addressing_style": "path"}))
+deadline = time.monotonic() + float(sys.argv[2])
+# Servers answer before they can store: only a write proves that one is there.
+while True:
+    try:
+        try:
+            client.create_bucket(Bucket="readiness")
+        except botocore.exceptions.ClientError as error:
+            if "BucketAlready" not in str(error):
+                raise
+        client.put_object(Bucket="readiness", Key="probe", Body=b"probe")
+        client.delete_object(Bucket="readiness", Key="probe")
+        client.delete_bucket(Bucket="readiness")
+        break
+    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+        os.kill(int(sys.argv[3]), 0)
+        if time.monotonic() > deadline:
+            sys.exit(f"not ready: {error}")
+        time.sleep(0.2)
+PYTHON
+}

@@ -5,6 +5,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub(crate) mod model;
+pub(crate) mod ozone;
 pub(crate) mod s3;
 pub(crate) mod tree;
 

@@ -61,6 +61,13 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
+    /// The bucket of a URL, which is there.
+    pub(crate) fn at(url: &str) -> Self {
+        let (name, query) = url.strip_prefix("s3://").and_then(|rest| rest.split_once('?')).expect("a bucket's URL");
+        let endpoint = query.split('&').find_map(|pair| pair.strip_prefix("endpoint=")).expect("an endpoint");
+        Self { server: Server { endpoint: endpoint.into(), query: query.into() }, name: name.into() }
+    }
+
     /// Its URL for the program.
     pub(crate) fn url(&self) -> String {
         self.server.url(&self.name)
