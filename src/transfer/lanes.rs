@@ -1,4 +1,4 @@
-//! The two lanes: each walks the plan and keeps as many objects under way as its limiter allows.
+//! The lanes: each walks the plan and keeps as many objects under way as its limiter allows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +8,8 @@ use tokio::task::JoinSet;
 
 use super::{BLOCK_BYTES, Transfer};
 use crate::error::{Error, Kind, Result};
+use crate::key::Key;
+use crate::manifest::Kind as EntryKind;
 use crate::plan::{Landing, Method, Spool};
 
 /// Landings that are started together where both sides are directories.
@@ -30,6 +32,9 @@ const NAMED_MAX: usize = 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lane {
+    /// Markers of directories, where there are no real ones: servers that keep keys as paths of a file system take one
+    /// that comes at the same time as something in it for the folder that they make themselves, and lose it.
+    Markers,
     Small,
     Large,
 }
@@ -39,11 +44,15 @@ impl Transfer {
     /// names them.
     pub async fn run(self: &Arc<Self>, landings: &Arc<Spool<Landing>>) -> Result<()> {
         let stop = Arc::new(AtomicBool::new(false));
+        let mut failures = match self.target.capabilities().directories {
+            true => Vec::new(),
+            false => self.clone().drive(Lane::Markers, landings.clone(), stop.clone()).await?,
+        };
         let (small, large) = tokio::join!(
             self.clone().drive(Lane::Small, landings.clone(), stop.clone()),
             self.clone().drive(Lane::Large, landings.clone(), stop.clone()),
         );
-        let mut failures = small?;
+        failures.extend(small?);
         failures.extend(large?);
         match failures.len() {
             0 => {
@@ -63,9 +72,11 @@ impl Transfer {
     ) -> Result<Vec<Error>> {
         let (sender, mut waiting) = mpsc::channel(WAITING_MAX);
         let together = lane == Lane::Small && self.directories().is_some();
-        let reading = tokio::task::spawn_blocking(move || read(lane, &landings, &sender));
+        let markers = !self.target.capabilities().directories;
+        let reading = tokio::task::spawn_blocking(move || read(lane, markers, &landings, &sender));
         let mut tasks = JoinSet::new();
         let mut failures = Vec::new();
+        let mut marker = Key::default();
         'plan: while let Some(batch) = waiting.recv().await {
             let batches = if together { vec![batch] } else { batch.into_iter().map(|landing| vec![landing]).collect() };
             for batch in batches {
@@ -76,11 +87,21 @@ impl Transfer {
                     let Some(done) = tasks.join_next().await else { break };
                     note(done, &mut failures, &stop)?;
                 }
+                if lane == Lane::Markers
+                    && let Some(landing) = batch.first()
+                {
+                    // A directory's marker is there before those of the directories in it.
+                    while !marker.is_empty() && landing.source.key.is_under(&marker) {
+                        let Some(done) = tasks.join_next().await else { break };
+                        note(done, &mut failures, &stop)?;
+                    }
+                    marker = landing.source.key.clone();
+                }
                 if stop.load(Ordering::Relaxed) {
                     break 'plan;
                 }
                 // A large object's parts take their turns themselves.
-                let turn = if lane == Lane::Small { self.small.turn().await } else { None };
+                let turn = if lane == Lane::Large { None } else { self.small.turn().await };
                 let transfer = self.clone();
                 tasks.spawn(async move {
                     let work = batch.iter().map(|landing| landing.source.size + REQUEST_WORK).sum();
@@ -104,12 +125,17 @@ impl Transfer {
     }
 }
 
-fn read(lane: Lane, landings: &Spool<Landing>, sender: &mpsc::Sender<Vec<Landing>>) -> Result<()> {
+/// Sends the lane's landings. `markers`: those of directories have a lane of their own.
+fn read(lane: Lane, markers: bool, landings: &Spool<Landing>, sender: &mpsc::Sender<Vec<Landing>>) -> Result<()> {
     let mut batch = Vec::with_capacity(BATCH);
     for landing in landings.iter()? {
         let landing = landing?;
-        let is_large = landing.source.size > BLOCK_BYTES && landing.method == Method::Read;
-        if is_large == (lane == Lane::Large) && landing.method != Method::Move {
+        let its_lane = match landing.source.kind {
+            EntryKind::Directory if markers => Lane::Markers,
+            _ if landing.source.size > BLOCK_BYTES && landing.method == Method::Read => Lane::Large,
+            _ => Lane::Small,
+        };
+        if its_lane == lane && landing.method != Method::Move {
             batch.push(landing);
         }
         if batch.len() == BATCH
