@@ -9,7 +9,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use snapferry::bucket::{Bucket, OpenOptions};
 use snapferry::error::Result;
 use snapferry::manifest::{Attributes, Entry, FileId, Pin};
-use snapferry::plan::{Circumstances, Inputs, Options, plan};
+use snapferry::plan::{Circumstances, Inputs, Options, Trees, plan};
 use snapferry::replicate::{Proof, Request, replicate};
 use snapferry::run::{Bounds, MaxDelete, OnDrift};
 use snapferry::snapshot::clone::CloneMode;
@@ -34,7 +34,7 @@ fn entry(number: u64, night: u64) -> Entry {
 
 fn planning(c: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a temporary directory");
-    let capabilities = MemoryStore::like_files();
+    let (capabilities, trees) = (MemoryStore::like_files(), Trees::default());
     let night = |night| move || (0..ENTRIES).map(move |number| Ok(entry(number, night)));
     let mut group = c.benchmark_group("plan");
     group.throughput(Throughput::Elements(ENTRIES));
@@ -51,6 +51,7 @@ fn planning(c: &mut Criterion) {
                 target: &capabilities,
                 accepts: &|_| Ok(()),
                 run: Circumstances::default(),
+                trees: &trees,
                 folder: folder.path(),
             };
             black_box(plan(inputs, &options).expect("a plan"))
@@ -78,7 +79,8 @@ fn small_files(c: &mut Criterion) {
 fn whole_line(c: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let folder = tempfile::tempdir().expect("a temporary directory");
-    let options = OpenOptions { create: false, clone: CloneMode::Auto, folder: folder.path().into() };
+    let options =
+        OpenOptions { create: false, create_link: false, clone: CloneMode::Auto, folder: folder.path().into() };
     let bucket = |name: &str| Bucket::of_store(Arc::new(MemoryStore::versioned(name)), &options);
     let filled = || {
         let (source, target) = (bucket("source"), bucket("target"));

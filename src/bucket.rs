@@ -1,5 +1,6 @@
 //! A bucket: a root of objects named by a URL, with its catalog and its way of keeping snapshots.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +9,16 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::blocking::blocking;
-use crate::catalog::{Catalog, FORMAT, Lease, Record};
+use crate::catalog::{Catalog, FORMAT, Job, Lease, Record};
 use crate::error::{Error, Kind, Result};
+use crate::manifest::Manifest;
+use crate::merge::Entries;
 use crate::snapshot::clone::CloneMode;
-use crate::snapshot::{Listed, Name, Provider, Tree};
+use crate::snapshot::{Listed, Name, Native, Others, Provider, SnapshotKind, Tree};
 use crate::store::Store;
 use crate::store::local::LocalStore;
 use crate::store::memory::MemoryStore;
+use crate::store::ozone::OzoneStore;
 use crate::store::s3::S3Store;
 
 /// How long the lease for a short piece of work lasts unless renewed.
@@ -29,6 +33,8 @@ const LEASE_PAUSE: Duration = Duration::from_millis(250);
 pub struct OpenOptions {
     /// Make a local directory that does not exist.
     pub create: bool,
+    /// Make the link through which Ozone's S3 Gateway serves a bucket that is to be written.
+    pub create_link: bool,
     /// How snapshots of a local directory are cloned.
     pub clone: CloneMode,
     /// Where sorting may put files.
@@ -44,7 +50,19 @@ pub struct Bucket {
     locked: Option<PathBuf>,
     catalog: Catalog,
     provider: Arc<dyn Provider>,
+    /// Where the store takes snapshots itself.
+    native: Option<Arc<Natives>>,
     folder: PathBuf,
+}
+
+/// The snapshots that a store keeps itself, of which the catalog knows those that were sealed.
+#[derive(Debug)]
+struct Natives {
+    store: Arc<OzoneStore>,
+    provider: Arc<Native>,
+    /// What is in those that were looked into.
+    lists: Catalog,
+    _folder: tempfile::TempDir,
 }
 
 /// A snapshot with the way to its content.
@@ -68,13 +86,14 @@ impl Bucket {
                 Some(path) if path.starts_with('/') => Self::open_directory(Path::new(path), options).await,
                 _ => Err(Error::usage(format!("`{url}` is no file URL")).hint("write file:///absolute/path")),
             },
-            Some((scheme @ ("gs" | "az" | "hdfs" | "o3" | "ofs" | "o3fs"), _)) => {
+            Some(("o3" | "ofs" | "o3fs", _)) => Self::open_ozone(url, options).await,
+            Some((scheme @ ("gs" | "az" | "hdfs"), _)) => {
                 Err(Error::new(Kind::Usage, format!("this version does not serve {scheme}:// yet"))
-                    .hint("it serves local directories and s3://"))
+                    .hint("it serves local directories, s3:// and o3://"))
             }
             Some((scheme, rest)) if rest.starts_with("//") => {
                 Err(Error::usage(format!("`{scheme}` is no kind of store that is known"))
-                    .hint("use a path, file:///… or s3://bucket/prefix?endpoint=…"))
+                    .hint("use a path, file:///…, s3://bucket/prefix?endpoint=… or o3://om-host/volume/bucket"))
             }
             _ => Self::open_directory(Path::new(url), options).await,
         }
@@ -97,8 +116,21 @@ impl Bucket {
             directory: Some(directory),
             catalog,
             provider,
+            native: None,
             folder,
         })
+    }
+
+    async fn open_ozone(url: &str, options: &OpenOptions) -> Result<Self> {
+        let store = Arc::new(OzoneStore::open(url, options.create_link).await?);
+        let folder = tempfile::tempdir_in(&options.folder).map_err(|error| {
+            Error::from(error).at(options.folder.display().to_string()).hint("name another folder with --state-dir")
+        })?;
+        let path = folder.path().to_owned();
+        let lists = Catalog::of(Arc::new(blocking(move || LocalStore::open(&path, false)).await?));
+        let provider = Arc::new(Native::new(store.clone(), lists.clone(), &options.folder));
+        let natives = Natives { store: store.clone(), provider: provider.clone(), lists, _folder: folder };
+        Ok(Self { provider, native: Some(Arc::new(natives)), ..Self::of_store(store, options) })
     }
 
     /// A directory that does not exist, for a rehearsal: as if it were there and empty.
@@ -111,14 +143,15 @@ impl Bucket {
     pub fn of_store(store: Arc<dyn Store>, options: &OpenOptions) -> Self {
         let catalog = Catalog::of(store.clone());
         let provider = Arc::new(Listed::new(store.clone(), catalog.clone(), &options.folder));
-        Self { store, directory: None, locked: None, catalog, provider, folder: options.folder.clone() }
+        let folder = options.folder.clone();
+        Self { store, directory: None, locked: None, catalog, provider, native: None, folder }
     }
 
     /// The same bucket when nothing may be written to it: its snapshots are lists, kept in `catalog`.
     #[must_use]
     pub fn read_only(&self, catalog: Catalog) -> Self {
         let provider = Arc::new(Listed::new(self.store.clone(), catalog.clone(), &self.folder));
-        Self { provider, catalog, locked: None, ..self.clone() }
+        Self { provider, catalog, locked: None, native: None, ..self.clone() }
     }
 
     /// The objects.
@@ -170,37 +203,137 @@ impl Bucket {
         }
     }
 
-    /// The snapshot of this name, if there is one.
+    /// The record of a snapshot, if there is one. Where the store keeps snapshots itself, one that somebody deleted there
+    /// is gone, and one that was not sealed has an empty root: nothing has looked into it.
+    pub async fn record(&self, name: &Name) -> Result<Option<Record>> {
+        let Some(native) = &self.native else { return self.catalog.record(name).await };
+        let Some(found) = native.store.snapshot(name).await? else { return Ok(None) };
+        let record = self.catalog.record(name).await?;
+        Ok(Some(record.unwrap_or_else(|| unseen(name, found.created_ms))))
+    }
+
+    /// The records of all snapshots, the newest first, as [`Self::record`] gives them.
+    pub async fn records(&self) -> Result<Vec<Record>> {
+        let mut records = self.catalog.records().await?;
+        if let Some(native) = &self.native {
+            let mut known: HashMap<Name, Record> =
+                records.drain(..).map(|record| (record.name.clone(), record)).collect();
+            for found in native.store.snapshots().await? {
+                // A name that is none of ours was given by a tool of Ozone's, and cannot be asked for here.
+                let Ok(name) = found.name.parse::<Name>() else { continue };
+                let record = known.remove(&name);
+                records.push(record.unwrap_or_else(|| unseen(&name, found.created_ms)));
+            }
+        }
+        Ok(records)
+    }
+
+    /// The snapshot of this name, if there is one; of one that the store keeps itself, what is in it is listed.
     pub async fn snapshot(&self, name: &Name) -> Result<Option<Snapshot>> {
-        let Some(record) = self.catalog.record(name).await? else { return Ok(None) };
-        let (catalog, provider) = (self.catalog.clone(), self.provider.clone());
+        let Some(record) = self.record(name).await? else { return Ok(None) };
+        let provider = self.provider.clone();
+        let native = self.native.as_ref().filter(|_| !record.is_counted());
+        let Some(native) = native else {
+            return Ok(Some(Snapshot { record, catalog: self.catalog.clone(), provider }));
+        };
+        let catalog = native.lists.clone();
+        let record = match catalog.record(name).await? {
+            Some(listed) => listed,
+            None => {
+                let manifest = native.provider.list(name).await?;
+                let record = counted(record, &manifest);
+                catalog.publish(&record, &manifest, None).await?;
+                record
+            }
+        };
         Ok(Some(Snapshot { record, catalog, provider }))
     }
 
     /// The snapshot of this name, which has to be there.
     pub async fn existing(&self, name: &Name) -> Result<Snapshot> {
-        self.snapshot(name).await?.ok_or_else(|| {
-            Error::new(Kind::NotFound, format!("it has no snapshot {name}"))
-                .at(self.address())
-                .hint("`snapferry snapshot list` shows which there are")
-        })
+        self.snapshot(name).await?.ok_or_else(|| self.no_snapshot(name))
+    }
+
+    /// The error of who asked for a snapshot that is not there.
+    pub fn no_snapshot(&self, name: &Name) -> Error {
+        Error::new(Kind::NotFound, format!("it has no snapshot {name}"))
+            .at(self.address())
+            .hint("`snapferry snapshot list` shows which there are")
+    }
+
+    /// As [`Self::take`], for who does not want to know what is in it: where the store takes snapshots itself, that costs
+    /// one request however much there is.
+    pub async fn create_snapshot(&self, name: &Name, as_of_ns: Option<i64>) -> Result<Record> {
+        match &self.native {
+            Some(native) if as_of_ns.is_none() => {
+                self.refuse_unfinished().await?;
+                native.store.create_snapshot(name).await?;
+                let found = native.store.snapshot(name).await?;
+                Ok(unseen(name, found.map_or(0, |found| found.created_ms)))
+            }
+            _ => Ok(self.take(name, as_of_ns).await?.record),
+        }
+    }
+
+    /// Of a snapshot that the store keeps itself: what is in it, from the entries of an older one with so many objects and
+    /// what the store says has changed since. None where only a listing tells. To be proved by one in the end.
+    pub(crate) async fn since(
+        &self,
+        name: &Name,
+        older: &Name,
+        entries: Entries<'static>,
+        objects: u64,
+    ) -> Result<Option<(Snapshot, Manifest)>> {
+        let Some(native) = &self.native else { return Ok(None) };
+        let (Some(record), Some(_)) = (self.record(name).await?, native.store.snapshot(older).await?) else {
+            return Ok(None);
+        };
+        let Some(manifest) = native.provider.since(name, older, entries, objects).await? else { return Ok(None) };
+        let record = counted(record, &manifest);
+        let snapshot = Snapshot { record, catalog: native.lists.clone(), provider: self.provider.clone() };
+        Ok(Some((snapshot, manifest)))
+    }
+
+    /// What a snapshot that the store keeps itself lists, in byte order.
+    pub(crate) async fn listed(&self, name: &Name) -> Result<Entries<'static>> {
+        match &self.native {
+            Some(native) => native.provider.entries(name).await,
+            None => Err(Error::internal("the store keeps no snapshots itself").at(self.address())),
+        }
+    }
+
+    /// What a dead job has left is neither its base nor its snapshot, and no state worth a name.
+    async fn refuse_unfinished(&self) -> Result<()> {
+        match Lease::left_unfinished(&self.catalog).await? {
+            Some(job) => Err(unfinished(&job).at(self.address())),
+            None => Ok(()),
+        }
     }
 
     /// Takes a snapshot, replacing the record of one of the same name. Holds the lease meanwhile: a bucket that a job
     /// is writing to has no state worth a name.
     pub async fn take(&self, name: &Name, as_of_ns: Option<i64>) -> Result<Snapshot> {
+        if let Some(native) = &self.native {
+            return self.take_native(native, name, as_of_ns).await;
+        }
         let lease = self.lease_soon(&format!("snapshot {name}")).await?;
         let taken = match lease.unfinished().await {
             None => self.take_under_lease(name, as_of_ns).await,
-            Some(job) => {
-                Err(Error::new(Kind::Refused, format!("a sync from {} was left unfinished there", job.source))
-                    .at(self.address())
-                    .hint("let that sync run to its end first: what is there now is neither its base nor its snapshot"))
-            }
+            Some(job) => Err(unfinished(&job).at(self.address())),
         };
         let released = lease.release(false).await;
         let taken = taken?;
         released.map(|()| taken)
+    }
+
+    /// The store takes a snapshot in one step, so nothing has to be kept away meanwhile, and nothing is written.
+    async fn take_native(&self, native: &Natives, name: &Name, as_of_ns: Option<i64>) -> Result<Snapshot> {
+        self.refuse_unfinished().await?;
+        let taken = self.provider.take(name, as_of_ns).await?;
+        let found = native.store.snapshot(name).await?;
+        let record = counted(unseen(name, found.map_or(0, |found| found.created_ms)), &taken.manifest);
+        native.lists.publish(&record, &taken.manifest, None).await?;
+        Ok(Snapshot { record, catalog: native.lists.clone(), provider: self.provider.clone() })
     }
 
     async fn take_under_lease(&self, name: &Name, as_of_ns: Option<i64>) -> Result<Snapshot> {
@@ -209,22 +342,50 @@ impl Bucket {
         for key in &taken.others_named {
             tracing::warn!("`{key}` is a link, socket, pipe or device: counted, not copied");
         }
-        let totals = taken.manifest.totals();
         let record = Record {
-            format: FORMAT,
-            name: name.clone(),
             kind: self.provider.kind(),
             created: Timestamp::now(),
             sequence: newest.map_or(0, |newest| newest.sequence) + 1,
-            root: taken.manifest.root_digest().to_hex().to_string(),
-            objects: totals.objects,
-            directories: totals.directories,
-            bytes: totals.bytes,
             others: taken.others,
-            sealed_from: None,
+            ..unseen(name, 0)
         };
+        let record = counted(record, &taken.manifest);
         self.catalog.publish(&record, &taken.manifest, None).await?;
         let (catalog, provider) = (self.catalog.clone(), self.provider.clone());
         Ok(Snapshot { record, catalog, provider })
+    }
+}
+
+fn unfinished(job: &Job) -> Error {
+    Error::new(Kind::Refused, format!("a sync from {} was left unfinished there", job.source))
+        .hint("let that sync run to its end first: what is there now is neither its base nor its snapshot")
+}
+
+/// The record of a snapshot that the store keeps and that nothing has looked into.
+fn unseen(name: &Name, created_ms: u64) -> Record {
+    Record {
+        format: FORMAT,
+        name: name.clone(),
+        kind: SnapshotKind::Native,
+        created: i64::try_from(created_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default(),
+        sequence: 0,
+        root: String::new(),
+        objects: 0,
+        directories: 0,
+        bytes: 0,
+        others: Others::default(),
+        sealed_from: None,
+    }
+}
+
+/// The record when what is in the snapshot is known.
+fn counted(record: Record, manifest: &Manifest) -> Record {
+    let totals = manifest.totals();
+    Record {
+        root: manifest.root_digest().to_hex().to_string(),
+        objects: totals.objects,
+        directories: totals.directories,
+        bytes: totals.bytes,
+        ..record
     }
 }

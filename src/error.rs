@@ -121,6 +121,13 @@ impl Error {
         self
     }
 
+    /// Names the key as it is written here, whatever a protocol called it.
+    #[must_use]
+    pub fn about(mut self, key: &Key) -> Self {
+        self.0.key = Some(key.clone());
+        self
+    }
+
     /// Names the key that a name of snapferry's own, such as a staging name, stands for.
     #[must_use]
     pub fn standing_for(mut self, key: &Key) -> Self {

@@ -68,6 +68,11 @@ impl Key {
         self.0.len() > name.len() + 1 && self.0.starts_with(name) && self.0[name.len()] == b'/'
     }
 
+    /// The first `len` bytes, shared with this key.
+    pub(crate) fn prefix(&self, len: usize) -> Key {
+        Self(self.0.slice(..len))
+    }
+
     /// The directory that holds this key (`a/b` and `a/b/` are both in `a/`); none at the root.
     pub fn parent(&self) -> Option<Key> {
         let name = self.0.strip_suffix(b"/").unwrap_or(&self.0);

@@ -18,10 +18,12 @@
 //! # The way of the data
 //!
 //! - [`snapshot`]: how a bucket keeps a view of itself. A directory has a tree of clones under `.snapshot/NAME/`
-//!   ([`snapshot::Tree`]); an object store has a list of pinned entries ([`snapshot::Listed`]).
+//!   ([`snapshot::Tree`]); an object store has a list of pinned entries ([`snapshot::Listed`]); Ozone takes its own
+//!   ([`snapshot::Native`]).
 //! - [`manifest`]: the entries, in Parquet segments that are cut at borders which the keys define and named by their
 //!   digest, so that snapshots share the segments in which nothing changed, and a comparison skips them.
-//! - [`diff`]: what changed between two manifests, renames included.
+//! - [`diff`]: what changed between two manifests, renames included. Where a store says itself what changed, the new
+//!   manifest is made out from the base and that; it saves a listing before the transfer, and proves nothing.
 //! - [`plan`]: from base, new snapshot and the target as it is to ordered steps. Pure: a plan is files of records. Where
 //!   there is more to order than memory should hold, [`sort`] does it on disk.
 //! - [`transfer`]: carries out the steps that bring content, in two lanes, small objects whole and large ones in parts.
@@ -30,7 +32,7 @@
 //! - [`seal`]: receipt, manifest and, last of all, the record on the target, into its [`catalog`].
 //!
 //! Around the line: [`run`] has the steps that replication and [`restore`] share, [`bucket`] joins a store with its
-//! catalog and its kind of snapshot, [`store`] is the one trait over directories, S3 and memory, with what each can do
+//! catalog and its kind of snapshot, [`store`] is the one trait over directories, S3, Ozone and memory, with what each can do
 //! declared in its [`store::Capabilities`]. [`report`] is what a run did as plain data: text and JSON are views of it.
 //! [`cli`] is one file for each command. `key`, `manifest`, `merge`, `sort` and `plan` have no clock, no store and no
 //! async in them and are tested with generated cases; [`store::fault`] and [`store::record`] wrap a store, to break it
@@ -47,7 +49,7 @@
 //! | Killed at any point, the same command converges | the [`journal`] saves time; without it the [`plan`] compares; the bucket's [`catalog::Lease`] says what was left unfinished |
 //! | One job on a target at a time, from any machine | [`catalog::Lease`]: conditional writes and a fencing token, confirmed right before the record is written |
 //! | Memory is bounded | listings and plans are streams, [`sort`] spills, and content in flight is paid for from one budget in [`transfer`] |
-//! | Secrets reach no log, plan, receipt or error | credentials stay inside [`store::s3`]; an address is a URL without them |
+//! | Secrets reach no log, plan, receipt or error | credentials stay inside [`store::s3`] and what signs for Ozone; an address is a URL without them |
 //!
 //! An [`error::Error`] says what, where (side and key) and what to do next, and its [`error::Kind`] decides whether it is
 //! tried again and how the program exits.
@@ -74,7 +76,7 @@
 //! # #[tokio::main(flavor = "multi_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let folder = tempfile::tempdir()?;
-//! let options = OpenOptions { create: true, clone: CloneMode::Auto, folder: folder.path().into() };
+//! let options = OpenOptions { create: true, create_link: false, clone: CloneMode::Auto, folder: folder.path().into() };
 //! let source = Bucket::open("memory:primary", &options).await?;
 //! let target = Bucket::open("memory:dr", &options).await?;
 //! source.store().write(&"hello".into(), "world".into(), &Default::default(), &Condition::Any).await?;

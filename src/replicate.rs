@@ -16,7 +16,7 @@ use crate::manifest::Manifest;
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::report::{Report, State};
-use crate::run::{Base, Bounds, Origin, Run, stopped};
+use crate::run::{Base, Bounds, Origin, Run, Unfinished, stopped};
 use crate::seal::seal;
 use crate::snapshot::{Name, SnapshotKind};
 use crate::verify::read_back;
@@ -92,8 +92,10 @@ impl Replication {
         }
         let lease = self.run.lease().await.map_err(|error| error.on(Side::Target))?;
         let cancel = self.run.cancel.clone();
-        let outcome =
-            cancel.run_until_cancelled(self.under_lease(name, &lease)).await.unwrap_or_else(|| Err(stopped()));
+        let outcome = cancel
+            .run_until_cancelled(Box::pin(self.under_lease(name, &lease)))
+            .await
+            .unwrap_or_else(|| Err(stopped()));
         // What was not sealed stays marked as unfinished, so that the next run knows what it finds.
         let released = lease.release(outcome.is_ok()).await;
         outcome.and(released.map_err(|error| error.on(Side::Target)))
@@ -105,7 +107,7 @@ impl Replication {
         let mut moment = self.request.moment;
         loop {
             let name = Name::at(moment);
-            if self.run.target.catalog().record(&name).await.map_err(|error| error.on(Side::Target))?.is_none() {
+            if self.run.target.record(&name).await.map_err(|error| error.on(Side::Target))?.is_none() {
                 return Ok(name);
             }
             moment = moment.checked_add(Duration::from_secs(1)).map_err(|_| Error::usage("the clock is at its end"))?;
@@ -125,22 +127,17 @@ impl Replication {
         {
             self.run.remember(unfinished).await?;
         }
-        let from = self.snapshot(name).await.map_err(|error| error.on(Side::Source))?;
         let base = self.base().await.map_err(|error| error.on(Side::Target))?;
-        self.run.progress.enter("plan");
-        let mut memory = self.run.recall().await?;
-        let plan = self.run.plan(&from, base.as_ref(), unfinished.as_ref(), &mut memory).await?;
-        self.run.guard(&plan)?;
-        let manifest = match &base {
-            // Nothing to do, and the plan has just compared both sides entry by entry.
-            Some(base) if plan.is_empty() && plan.keeps_base && base.same_source => base.manifest.clone(),
-            base => {
-                lease.begin(self.run.job(name)).await.map_err(|error| error.on(Side::Target))?;
-                self.run.progress.enter("transfer");
-                self.run.transfer(&from, plan, lease, unfinished.as_ref(), memory).await?;
-                self.run.progress.enter("prove");
-                self.run.prove(&from, base.as_ref(), true).await?
+        let mut from = self.snapshot(name, base.as_ref()).await.map_err(|error| error.on(Side::Source))?;
+        let manifest = match Box::pin(self.over_the_wire(&from, base.as_ref(), unfinished.as_ref(), lease)).await {
+            Err(error) if error.kind() == Kind::Differ && from.derived => {
+                tracing::warn!("the store's own diff left something out, so the snapshots are listed: {error}");
+                self.run.report.diff = Some("listing");
+                from = self.listed_snapshot(name).await.map_err(|error| error.on(Side::Source))?;
+                let unfinished = self.run.unfinished(lease).await?;
+                Box::pin(self.over_the_wire(&from, base.as_ref(), unfinished.as_ref(), lease)).await?
             }
+            outcome => outcome?,
         };
         self.read_back(&manifest).await?;
         self.run.progress.enter("seal");
@@ -151,6 +148,36 @@ impl Replication {
         Ok(())
     }
 
+    /// plan → transfer → prove: the target's manifest. Each step is on the heap, for together they are more than the stack
+    /// of a thread should hold.
+    async fn over_the_wire(
+        &mut self,
+        from: &Origin,
+        base: Option<&Base>,
+        unfinished: Option<&Unfinished>,
+        lease: &Arc<Lease>,
+    ) -> Result<Manifest> {
+        self.run.progress.enter("plan");
+        let mut memory = self.run.recall().await?;
+        let plan = Box::pin(self.run.plan(from, base, unfinished, &mut memory)).await?;
+        self.run.guard(&plan)?;
+        if plan.is_empty()
+            && plan.keeps_base
+            && !from.derived
+            && let Some(base) = base.filter(|base| base.same_source)
+        {
+            // Nothing to do, and the plan has just compared both sides entry by entry.
+            return Ok(base.manifest.clone());
+        }
+        if !(plan.is_empty() && from.derived && unfinished.is_none()) {
+            lease.begin(self.run.job(&from.name)).await.map_err(|error| error.on(Side::Target))?;
+            self.run.progress.enter("transfer");
+            Box::pin(self.run.transfer(from, plan, lease, unfinished, memory)).await?;
+        }
+        self.run.progress.enter("prove");
+        Box::pin(self.run.prove(from, base, true)).await
+    }
+
     /// True when this run is another try of the very snapshot that `job` died on.
     async fn goes_on(&self, name: &Name, job: &Job) -> Result<bool> {
         let found = self.run.source.snapshot(name).await.map_err(|error| error.on(Side::Source))?;
@@ -159,8 +186,11 @@ impl Replication {
 
     /// True when there is nothing to do: then nothing is written either.
     async fn is_sealed(&mut self, name: &Name) -> Result<bool> {
-        let found = self.run.target.catalog().record(name).await.map_err(|error| error.on(Side::Target))?;
+        let found = self.run.target.record(name).await.map_err(|error| error.on(Side::Target))?;
         let Some(record) = found else { return Ok(false) };
+        if !record.is_counted() && self.died_sealing(name).await? {
+            return Ok(false);
+        }
         match record.sealed_from.as_deref() {
             Some(source) if source == self.run.source.address() => {
                 self.run.report.state = State::Sealed;
@@ -182,8 +212,15 @@ impl Replication {
         }
     }
 
+    /// True when a job of ours may have made the target's own snapshot `name` and died before it could say so.
+    async fn died_sealing(&self, name: &Name) -> Result<bool> {
+        let left = Lease::left_unfinished(self.run.target.catalog()).await.map_err(|error| error.on(Side::Target))?;
+        Ok(left.is_some_and(|job| job.snapshot == *name && job.source == self.run.source.address()))
+    }
+
     fn check_target(&self) -> Result<()> {
-        let keeps = self.run.target.directory().is_some() || self.run.target.store().capabilities().versions;
+        let target = &self.run.target;
+        let keeps = target.directory().is_some() || target.provider().kind() != SnapshotKind::Guarded;
         if keeps || self.request.allow_unversioned {
             return Ok(());
         }
@@ -196,8 +233,36 @@ impl Replication {
         .hint("switch versioning on, or accept one snapshot only with --allow-unversioned"))
     }
 
+    /// The snapshot of this name, which the source's store keeps itself, taken now if there is none. What is in it comes
+    /// from the store's own diff where there is one against the base, else from a listing.
+    async fn native_snapshot(&mut self, name: &Name, base: Option<&Base>) -> Result<Origin> {
+        let source = self.run.source.clone();
+        if source.record(name).await?.is_none() {
+            source.create_snapshot(name, None).await?;
+        }
+        let mut derived = None;
+        if let Some(base) = base.filter(|base| base.same_source) {
+            let objects = base.manifest.totals().objects;
+            derived = source.since(name, &base.record.name, self.run.base_at_source(base), objects).await?;
+        }
+        self.run.report.diff = Some(if derived.is_some() { "native" } else { "listing" });
+        if let Some(snapshot) = derived {
+            return Ok(Origin { keys: None, name: name.clone(), snapshot: Some(snapshot), derived: true });
+        }
+        self.listed_snapshot(name).await
+    }
+
+    async fn listed_snapshot(&self, name: &Name) -> Result<Origin> {
+        let found = self.run.source.existing(name).await?;
+        let manifest = found.catalog.manifest(name).await?;
+        Ok(Origin { keys: None, name: name.clone(), snapshot: Some((found, manifest)), derived: false })
+    }
+
     /// The snapshot of this name, taken now if there is none.
-    async fn snapshot(&mut self, name: &Name) -> Result<Origin> {
+    async fn snapshot(&mut self, name: &Name, base: Option<&Base>) -> Result<Origin> {
+        if self.run.source.provider().kind() == SnapshotKind::Native {
+            return self.native_snapshot(name, base).await;
+        }
         let away = self
             .request
             .source_catalog
@@ -239,7 +304,7 @@ impl Replication {
             .hint("remove them, or run without --strict to have them counted and left out"));
         }
         let manifest = snapshot.catalog.manifest(name).await?;
-        Ok(Origin { keys: None, name: name.clone(), snapshot: Some((snapshot, manifest)) })
+        Ok(Origin { keys: None, name: name.clone(), snapshot: Some((snapshot, manifest)), derived: false })
     }
 
     /// The target's newest sealed snapshot, of this source if there is one.
@@ -264,13 +329,13 @@ impl Replication {
             }
             None => None,
         };
-        let from = Origin { keys: None, name: name.clone(), snapshot };
+        let from = Origin { keys: None, name: name.clone(), snapshot, derived: false };
         let base = self.base().await.map_err(|error| error.on(Side::Target))?;
-        let plan = self.run.plan(&from, base.as_ref(), None, &mut Memory::default()).await?;
+        let plan = Box::pin(self.run.plan(&from, base.as_ref(), None, &mut Memory::default())).await?;
         self.run.guard(&plan)?;
         self.run.report.bytes_reused = plan.totals.bytes_reused;
         if self.request.steps {
-            self.run.report.steps = steps(&plan)?;
+            self.run.report.steps = steps(&plan, self.run.target.store().capabilities().trees)?;
         }
         self.run.report.state = State::Planned;
         Ok(())
@@ -364,9 +429,19 @@ fn is_passing(record: &Record) -> bool {
     record.kind == SnapshotKind::Guarded && !record.is_sealed()
 }
 
-fn steps(plan: &Plan) -> Result<Vec<String>> {
-    let mut steps = Vec::new();
-    let total = plan.landings.len() + plan.deletes.len() + plan.directories.len();
+/// The plan's steps for people. `trees`: what is moved aside is gone with all in it.
+fn steps(plan: &Plan, trees: bool) -> Result<Vec<String>> {
+    let mut steps: Vec<String> = plan.trees.iter().take(STEPS_MAX).map(ToString::to_string).collect();
+    let mut total = plan.trees.iter().len() as u64 + plan.landings.len() + plan.deletes.len() + plan.directories.len();
+    for clear in
+        plan.clears.iter()?.filter(|clear| trees && clear.as_ref().map_or(true, |clear| clear.key.is_directory()))
+    {
+        let key = clear?.key;
+        total += 1;
+        if steps.len() < STEPS_MAX {
+            steps.push(format!("remove   {key}"));
+        }
+    }
     for landing in plan.landings.iter()?.take(STEPS_MAX) {
         steps.push(landing?.to_string());
     }
@@ -415,7 +490,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn two_runs_within_a_second_make_two_snapshots() {
         let folder = tempfile::tempdir().unwrap();
-        let options = OpenOptions { create: true, clone: CloneMode::Auto, folder: folder.path().into() };
+        let options =
+            OpenOptions { create: true, create_link: false, clone: CloneMode::Auto, folder: folder.path().into() };
         let source = Bucket::open("memory:source", &options).await.unwrap();
         let target = Bucket::open("memory:target", &options).await.unwrap();
         let moment = "2026-11-21T10:00:00Z".parse().unwrap();

@@ -35,6 +35,8 @@ pub struct Report {
     pub snapshot: Option<Name>,
     /// The snapshot that both sides had.
     pub base: Option<Name>,
+    /// Where the changes are known from, where a store may tell them itself: `native`, or `listing`.
+    pub diff: Option<&'static str>,
     /// Objects that the target did not have.
     pub created: u64,
     /// Objects that differed.
@@ -45,6 +47,8 @@ pub struct Report {
     pub deleted: u64,
     /// Directories that were made.
     pub directories_created: u64,
+    /// Directories that only changed their name, with all in them, where the target renames them in one step.
+    pub directories_renamed: u64,
     /// Directories that went.
     pub directories_deleted: u64,
     /// Objects whose bytes crossed to the target.
@@ -96,11 +100,13 @@ impl Report {
             state: State::Failed,
             snapshot: None,
             base: None,
+            diff: None,
             created: 0,
             modified: 0,
             renamed: 0,
             deleted: 0,
             directories_created: 0,
+            directories_renamed: 0,
             directories_deleted: 0,
             objects_copied: 0,
             bytes_planned: 0,

@@ -80,7 +80,7 @@ async fn origin(run: &Run, request: &Request) -> Result<Origin> {
     let found = run.source.existing(name).await?;
     let manifest = found.catalog.manifest(name).await?;
     let keys = (!request.keys.is_empty()).then(|| globs(&request.keys)).transpose()?;
-    Ok(Origin { name: name.clone(), snapshot: Some((found, manifest)), keys })
+    Ok(Origin { name: name.clone(), snapshot: Some((found, manifest)), keys, derived: false })
 }
 
 /// `*` and `?` stay within one level, `**` does not.
@@ -104,7 +104,7 @@ async fn under_lease(run: &mut Run, origin: &Origin, lease: &Arc<Lease>) -> Resu
     }
     run.progress.enter("plan");
     let mut memory = run.recall().await?;
-    let plan = run.plan(origin, None, unfinished.as_ref(), &mut memory).await?;
+    let plan = Box::pin(run.plan(origin, None, unfinished.as_ref(), &mut memory)).await?;
     if plan.totals.drift > 0 {
         let named: Vec<String> = plan.drift.iter().map(|drifted| format!("`{}`", drifted.key)).collect();
         let more = plan.totals.drift - named.len() as u64;
@@ -124,9 +124,9 @@ async fn under_lease(run: &mut Run, origin: &Origin, lease: &Arc<Lease>) -> Resu
     run.progress.enter("transfer");
     run.report.objects = plan.totals.created + plan.totals.modified + plan.totals.unchanged;
     run.report.bytes = plan.totals.bytes_planned;
-    run.transfer(origin, plan, lease, unfinished.as_ref(), memory).await?;
+    Box::pin(run.transfer(origin, plan, lease, unfinished.as_ref(), memory)).await?;
     run.progress.enter("prove");
-    run.prove(origin, None, false).await?;
+    Box::pin(run.prove(origin, None, false)).await?;
     run.target.store().sync().await.map_err(|error| error.on(Side::Target))?;
     run.forget()
 }

@@ -18,13 +18,16 @@ use crate::journal::{Header, Journal, Memory};
 use crate::key::Key;
 use crate::manifest::{Entry, Manifest};
 use crate::merge::{Entries, merge_by_key};
-use crate::plan::{Circumstances, Inputs, Options, Plan, plan};
+use crate::plan::{Circumstances, Inputs, Options, Plan, Streams, Trees, find_trees, plan, staged_trees};
 use crate::progress::Progress;
 use crate::report::{Report, State};
 use crate::snapshot::{Name, sorted};
 use crate::store::ListOptions;
 use crate::transfer::{Limits, Setup, Transfer};
-use crate::verify::{Evidence, prove};
+use crate::verify::{Differences, Evidence, prove};
+
+/// How long a listing that may lag is given to catch up, before what it shows counts: longer each time.
+const SETTLING_MS: [u64; 4] = [100, 400, 1500, 4000];
 
 /// What to do about keys that somebody else changed on the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -68,6 +71,8 @@ pub(crate) struct Run {
     pub(crate) progress: Arc<Progress>,
     pub(crate) cancel: CancellationToken,
     pub(crate) report: Report,
+    /// Directories that change their name with all in them, from the plan on.
+    trees: Trees,
     started: Instant,
 }
 
@@ -78,6 +83,8 @@ pub(crate) struct Origin {
     pub(crate) snapshot: Option<(Snapshot, Manifest)>,
     /// Only keys that match, where there is a choice.
     pub(crate) keys: Option<GlobSet>,
+    /// What is in the snapshot was made out from what the store said had changed: the proof lists it.
+    pub(crate) derived: bool,
 }
 
 /// The target's newest sealed snapshot.
@@ -108,7 +115,7 @@ impl Run {
         job: String,
     ) -> Self {
         let (report, started) = (Report::new(job), Instant::now());
-        Self { source, target, bounds, progress, cancel, report, started }
+        Self { source, target, bounds, progress, cancel, report, trees: Trees::default(), started }
     }
 
     /// The report, with the counters of how it ended.
@@ -174,19 +181,19 @@ impl Run {
         memory: &mut Memory,
     ) -> Result<Plan> {
         let source = self.source_entries(from, memory).await.map_err(|error| error.on(Side::Source))?;
-        let inputs = Inputs {
-            source,
-            base: self.base_entries(base),
-            actual: self.target_entries().await.map_err(|error| error.on(Side::Target))?,
-            landed: memory.landed()?,
-            pending: self.pending(from, unfinished),
+        let (actual, trees) = match base.filter(|base| base.same_source && self.target.store().capabilities().trees) {
+            Some(base) => self.find_trees(from, base, unfinished).await?,
+            None => (self.target_entries().await.map_err(|error| error.on(Side::Target))?, Trees::default()),
         };
+        self.trees = trees.clone();
+        let (base, landed, pending) = (self.base_entries(base), memory.landed()?, self.pending(from, unfinished));
+        let inputs = Inputs { source, base, actual, landed, pending };
         let run = Circumstances { resuming: unfinished.is_some() };
         let store = self.target.store().clone();
         let folder = self.bounds.folder.clone();
         let plan = blocking(move || {
-            let accepts = |key: &Key| store.accepts(key);
-            plan(inputs, &Options { target: store.capabilities(), accepts: &accepts, run, folder: &folder })
+            let (target, accepts) = (store.capabilities(), |key: &Key| store.accepts(key));
+            plan(inputs, &Options { target, accepts: &accepts, run, trees: &trees, folder: &folder })
         })
         .await?;
         let totals = &plan.totals;
@@ -196,6 +203,7 @@ impl Run {
         report.renamed = totals.renamed;
         report.deleted = totals.deleted;
         report.directories_created = totals.directories_created;
+        report.directories_renamed = totals.directories_renamed;
         report.directories_deleted = totals.directories_deleted;
         report.bytes_planned = totals.bytes_planned;
         report.drift = totals.drift;
@@ -204,6 +212,26 @@ impl Run {
         let bytes = totals.bytes_planned + totals.bytes_reused;
         self.progress.bytes_planned.store(bytes, std::sync::atomic::Ordering::Relaxed);
         Ok(plan)
+    }
+
+    /// Finds the directories that changed their name with all in them, and gives back the target's listing.
+    async fn find_trees(
+        &self,
+        from: &Origin,
+        base: &Base,
+        unfinished: Option<&Unfinished>,
+    ) -> Result<(Entries<'static>, Trees)> {
+        // What was pinned again are objects, which matter only to the plan itself.
+        let source = self.source_entries(from, &mut Memory::default()).await.map_err(|error| error.on(Side::Source))?;
+        let staged = ListOptions { prefix: staged_trees(), ..ListOptions::default() };
+        let staged = self.listed(staged).await.map_err(|error| error.on(Side::Target))?;
+        let live = self.target_entries().await.map_err(|error| error.on(Side::Target))?;
+        let rows = merge_by_key([staged, live]);
+        let actual = Box::new(rows.filter_map(|row| row.map(|(_, [a, b])| a.or(b)).transpose()));
+        let (base, pending) = (self.base_entries(Some(base)), self.pending(from, unfinished));
+        let (resuming, folder) = (unfinished.is_some(), self.bounds.folder.clone());
+        let found = blocking(move || find_trees(Streams { source, base, actual, pending }, resuming, &folder)).await?;
+        Ok((found.actual()?, found.trees))
     }
 
     /// The guards between a plan and the first change.
@@ -247,8 +275,13 @@ impl Run {
         // What was proved once is not to become something else.
         limits.strict |= snapshot.record.is_sealed();
         let staged = self.target.store().capabilities().rename;
-        if staged && unfinished.is_none_or(|unfinished| unfinished.job.boot != boot()) {
-            // Nothing vouches for what an earlier start of the machine left unsynced.
+        let stale = match unfinished {
+            // Trees that wait there are the target's own content.
+            None => !plan.trees.any_staged(),
+            // Nothing vouches for what an earlier start of the machine left unsynced in a directory.
+            Some(unfinished) => !self.target.store().capabilities().trees && unfinished.job.boot != boot(),
+        };
+        if staged && stale {
             let staging = Key::from(".snapferry/staging/");
             crate::store::remove_all(&**self.target.store(), &staging).await.map_err(|error| error.on(Side::Target))?;
         }
@@ -291,18 +324,45 @@ impl Run {
     /// Lists the target again and compares it with the snapshot, entry by entry. What was proved is its manifest, whose
     /// segments are written if it is to be kept.
     pub(crate) async fn prove(&mut self, from: &Origin, base: Option<&Base>, keep: bool) -> Result<Manifest> {
+        let mut pauses = match self.target.store().capabilities().steady {
+            true => [].iter(),
+            false => SETTLING_MS.iter(),
+        };
+        loop {
+            let (manifest, differences) = self.compare(from, base, keep).await?;
+            match (differences.into_result(), pauses.next()) {
+                (Ok(()), _) => {
+                    self.report.verified = Some("listing");
+                    return Ok(manifest);
+                }
+                (Err(error), None) => return Err(error.at(self.target.address())),
+                (Err(error), Some(pause)) => {
+                    tracing::debug!("listed again, for the target's listing may not show all yet: {error}");
+                    tokio::time::sleep(Duration::from_millis(*pause)).await;
+                }
+            }
+        }
+    }
+
+    async fn compare(&self, from: &Origin, base: Option<&Base>, keep: bool) -> Result<(Manifest, Differences)> {
         let (path, header, folder) = (self.journal_path(), self.header(), self.bounds.folder.clone());
         let mut memory = blocking(move || Memory::load(&path, &header, &folder)).await?;
-        let evidence = Evidence {
-            source: self.source_entries(from, &mut memory).await.map_err(|error| error.on(Side::Source))?,
-            actual: self.target_entries().await.map_err(|error| error.on(Side::Target))?,
-            landed: memory.landed()?,
-            base: self.base_entries(base),
+        // Where listings have to be sorted, each is at its end before it is used.
+        let source = async {
+            let entries = match from.derived {
+                true => self.source.listed(&from.name).await,
+                false => self.source_entries(from, &mut memory).await,
+            };
+            entries.map_err(|error| error.on(Side::Source))
         };
+        let actual = async { self.target_entries().await.map_err(|error| error.on(Side::Target)) };
+        let (source, actual) = tokio::try_join!(source, actual)?;
+        let base_entries = self.base_in_place(base).await?;
+        let evidence = Evidence { source, actual, landed: memory.landed()?, base: base_entries };
         let catalog = self.target.catalog().clone();
         let like = base.map(|base| base.manifest.clone());
         let directories = self.target.store().capabilities().directories;
-        let (manifest, differences) = blocking(move || {
+        blocking(move || {
             let mut writer = keep.then(|| manifest_writer(&catalog, Handle::current(), like.as_ref()));
             let differences = prove(evidence, directories, |entry| match &mut writer {
                 Some(writer) => writer.push(entry),
@@ -315,10 +375,7 @@ impl Run {
             Ok((manifest, differences))
         })
         .await
-        .map_err(|error| error.on(Side::Target))?;
-        differences.into_result().map_err(|error| error.at(self.target.address()))?;
-        self.report.verified = Some("listing");
-        Ok(manifest)
+        .map_err(|error| error.on(Side::Target))
     }
 
     pub(crate) fn entries(&self, catalog: &Catalog, manifest: &Manifest) -> Entries<'static> {
@@ -363,9 +420,27 @@ impl Run {
         }))
     }
 
+    /// The base as the source had it: its keys, with the pins that they had there.
+    pub(crate) fn base_at_source(&self, base: &Base) -> Entries<'static> {
+        let entries = self.entries(self.target.catalog(), &base.manifest);
+        Box::new(entries.map(|entry| {
+            entry.map(|entry| Entry { pin: entry.origin.unwrap_or_default(), origin: None, digest: None, ..entry })
+        }))
+    }
+
+    /// The base's entries under the names that they have since the plan's trees are in place.
+    async fn base_in_place(&self, base: Option<&Base>) -> Result<Entries<'static>> {
+        let (entries, trees, folder) = (self.base_entries(base), self.trees.clone(), self.bounds.folder.clone());
+        blocking(move || trees.of_base(entries, &folder)).await
+    }
+
     pub(crate) async fn target_entries(&self) -> Result<Entries<'static>> {
+        self.listed(ListOptions::default()).await
+    }
+
+    async fn listed(&self, options: ListOptions) -> Result<Entries<'static>> {
         let store = self.target.store();
-        let listing = store.list(ListOptions::default()).await?;
+        let listing = store.list(options).await?;
         let (ordered, folder) = (store.capabilities().ordered, self.bounds.folder.clone());
         blocking(move || sorted(listing, ordered, &folder)).await
     }
@@ -376,13 +451,18 @@ impl Run {
         let Some(job) = lease.unfinished().await else { return Ok(None) };
         let earlier = self.target.catalog().pending().await?;
         let away = Catalog::of_other(self.target.store().clone(), self.source.address());
-        for catalog in [self.source.catalog().clone(), away] {
-            if catalog.record(&job.snapshot).await?.is_some() {
+        let found = match self.source.snapshot(&job.snapshot).await? {
+            Some(found) => Some(found.catalog),
+            None => away.record(&job.snapshot).await?.map(|_| away),
+        };
+        let towards = match found {
+            Some(catalog) => {
                 let manifest = catalog.manifest(&job.snapshot).await?;
-                return Ok(Some(Unfinished { job, towards: Some((catalog, manifest)), earlier }));
+                Some((catalog, manifest))
             }
-        }
-        Ok(Some(Unfinished { job, towards: None, earlier }))
+            None => None,
+        };
+        Ok(Some(Unfinished { job, towards, earlier }))
     }
 
     /// Adds the keys that the unfinished job may have landed to those of the jobs before it, with the target: its

@@ -7,7 +7,7 @@ use crate::catalog::{FORMAT, Lease, Receipt, Record};
 use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::merge::Entries;
-use crate::snapshot::{Name, Others};
+use crate::snapshot::{Name, Others, SnapshotKind};
 
 /// Makes the proved content of `target` its snapshot `name`.
 ///
@@ -21,6 +21,10 @@ pub(crate) async fn seal(
     lease: &Lease,
     receipt: impl FnOnce(Timestamp) -> Receipt,
 ) -> Result<Receipt> {
+    if target.provider().kind() == SnapshotKind::Native {
+        // The store's own snapshot is seen as soon as it is made.
+        lease.confirm().await?;
+    }
     target.provider().keep(name, entries).await?;
     target.store().sync().await?;
     let newest = target.catalog().newest(|_| true).await?;

@@ -26,6 +26,11 @@ async fn as_files() {
 }
 
 #[tokio::test]
+async fn as_trees() {
+    conformance::run(Arc::new(MemoryStore::trees("a"))).await;
+}
+
+#[tokio::test]
 async fn as_a_store_that_can_do_little() {
     let little = Capabilities {
         ordered: false,

@@ -159,6 +159,12 @@ impl Lease {
         Ok(Self { shared, _renewal: stop.drop_guard(), _lock: lock })
     }
 
+    /// The job that was left half-way, as anybody can see it.
+    pub async fn left_unfinished(catalog: &Catalog) -> Result<Option<Job>> {
+        let found = read(&**catalog.store(), &catalog.key("lease.json")).await?;
+        Ok(found.and_then(|(state, _)| state.unfinished))
+    }
+
     /// The job that was left half-way when the lease was taken.
     pub async fn unfinished(&self) -> Option<Job> {
         self.shared.held.lock().await.state.unfinished.clone()

@@ -39,6 +39,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// False for a snapshot of the store's own that nothing has looked into: what it holds is not known.
+    pub fn is_counted(&self) -> bool {
+        !self.root.is_empty()
+    }
+
     /// True for a proved copy of a source's snapshot.
     pub fn is_sealed(&self) -> bool {
         self.sealed_from.is_some()

@@ -43,13 +43,12 @@ struct Counts {
 
 pub(super) async fn run(arguments: Arguments, common: &Common, output: &Output) -> Result<()> {
     let bucket = common.open(&arguments.bucket, CloneMode::Auto).await?;
-    let from = manifest(&bucket, &arguments.from).await?;
-    let to = manifest(&bucket, &arguments.to).await?;
-    let segments = Arc::new(StoreSegments::new(bucket.catalog(), Handle::current()));
+    let (from, from_segments) = open(&bucket, &arguments.from).await?;
+    let (to, to_segments) = open(&bucket, &arguments.to).await?;
     let folder = common.folder("tmp")?;
     let (sender, mut receiver) = tokio::sync::mpsc::channel(256);
     let reading = blocking(move || {
-        let changes = diff(&from, segments.clone(), &to, segments);
+        let changes = diff(&from, from_segments, &to, to_segments);
         for change in match_renames(changes, &folder, SORT_MEMORY)? {
             if sender.blocking_send(change?).is_err() {
                 break;
@@ -98,9 +97,9 @@ pub(super) async fn run(arguments: Arguments, common: &Common, output: &Output) 
     read
 }
 
-async fn manifest(bucket: &Bucket, name: &Name) -> Result<Manifest> {
-    bucket.existing(name).await?;
-    bucket.catalog().manifest(name).await
+async fn open(bucket: &Bucket, name: &Name) -> Result<(Manifest, Arc<StoreSegments>)> {
+    let catalog = bucket.existing(name).await?.catalog;
+    Ok((catalog.manifest(name).await?, Arc::new(StoreSegments::new(&catalog, Handle::current()))))
 }
 
 impl Counts {

@@ -61,7 +61,7 @@ impl Common {
 
     /// Opens a bucket that is there.
     pub(super) async fn open(&self, bucket: &str, clone: CloneMode) -> Result<Bucket> {
-        let options = OpenOptions { create: false, clone, folder: self.folder("tmp")? };
+        let options = OpenOptions { create: false, create_link: false, clone, folder: self.folder("tmp")? };
         Bucket::open(&self.resolve(bucket)?, &options).await
     }
 }
@@ -76,10 +76,18 @@ pub(super) fn job_folder(common: &Common, source: &str, target: &str) -> Result<
     common.folder(&format!("jobs/{}", &hasher.finalize().to_hex()[..16]))
 }
 
+/// The path, where a URL is one of a directory.
+pub(super) fn directory_path(url: &str) -> Option<&str> {
+    match url.split_once("://") {
+        Some(("file", path)) => Some(path),
+        Some(_) => None,
+        None => Some(url),
+    }
+}
+
 /// Refuses a target that lies in the source's directory, or the reverse, before either is touched.
 pub(super) fn refuse_nested(source: &Bucket, target_url: &str) -> Result<()> {
-    let path = target_url.strip_prefix("file://").unwrap_or(target_url);
-    let (Some(source), false) = (source.directory(), target_url.starts_with("s3:")) else { return Ok(()) };
+    let (Some(source), Some(path)) = (source.directory(), directory_path(target_url)) else { return Ok(()) };
     let Ok(target) = std::path::absolute(path) else { return Ok(()) };
     // Of a path that does not exist yet, what exists of it decides.
     let existing = target.ancestors().find_map(|path| path.canonicalize().ok().map(|real| (path.to_owned(), real)));

@@ -31,6 +31,9 @@ pub(super) struct Arguments {
     /// Only keys that match; `*` stays within a level, `**` does not. May be given several times.
     #[arg(long = "key", value_name = "GLOB")]
     keys: Vec<String>,
+    /// Make the link through which Ozone's S3 Gateway serves the bucket that is written, if there is none.
+    #[arg(long)]
+    create_link: bool,
     #[command(flatten)]
     limits: LimitArguments,
 }
@@ -41,14 +44,15 @@ pub(super) async fn run(
     output: &Output,
     cancel: CancellationToken,
 ) -> Result<()> {
-    let options = OpenOptions { create: false, clone: CloneMode::Auto, folder: common.folder("tmp")? };
+    let options =
+        OpenOptions { create: false, create_link: false, clone: CloneMode::Auto, folder: common.folder("tmp")? };
     let bucket =
         Bucket::open(&common.resolve(&arguments.bucket)?, &options).await.map_err(|error| error.on(Side::Source))?;
     let url = common.resolve(&arguments.to)?;
     refuse_nested(&bucket, &url)?;
     // A place for nothing is not made.
     bucket.existing(&arguments.snapshot).await.map_err(|error| error.on(Side::Source))?;
-    let to = OpenOptions { create: true, ..options };
+    let to = OpenOptions { create: true, create_link: arguments.create_link, ..options };
     let to = Bucket::open(&url, &to).await.map_err(|error| error.on(Side::Target))?;
     refuse_overlap(&bucket, &to)?;
     let request = Request {

@@ -101,8 +101,13 @@ impl fmt::Display for Shown {
         writeln!(f, "{name}")?;
         writeln!(f, "  created  {created}")?;
         writeln!(f, "  kind     {}", format!("{kind:?}").to_lowercase())?;
-        writeln!(f, "  content  {objects} objects, {directories} directories, {}", Bytes(*bytes))?;
-        write!(f, "  root     {root}")?;
+        match self.record.is_counted() {
+            true => {
+                writeln!(f, "  content  {objects} objects, {directories} directories, {}", Bytes(*bytes))?;
+                write!(f, "  root     {root}")?;
+            }
+            false => write!(f, "  content  the store's own; `snapferry snapshot show` counts it")?,
+        }
         if let Some(source) = &self.record.sealed_from {
             write!(f, "\n  sealed   from {source}")?;
         }
@@ -136,9 +141,11 @@ impl fmt::Display for List {
         for shown in &self.snapshots {
             let Record { name, created, objects, bytes, .. } = &shown.record;
             let created = created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+            let counted = shown.record.is_counted();
             let state = if shown.sealed { "sealed" } else { "taken" };
             let held = if shown.hold.is_some() { ", held" } else { "" };
-            let size = Bytes(*bytes).to_string();
+            let objects = if counted { objects.to_string() } else { "-".into() };
+            let size = if counted { Bytes(*bytes).to_string() } else { "-".into() };
             write!(f, "\n{:width$}  {created:20}  {objects:>10}  {size:>12}  {state}{held}", name.as_str())?;
         }
         Ok(())
@@ -164,7 +171,7 @@ pub(super) async fn run(command: Command, common: &Common, output: &Output) -> R
         Command::List(Which { bucket }) => {
             let bucket = common.open(&bucket, CloneMode::Auto).await?;
             let mut snapshots = Vec::new();
-            for record in bucket.catalog().records().await? {
+            for record in bucket.records().await? {
                 snapshots.push(shown(&bucket, record, false).await?);
             }
             output.result(&List { snapshots }, None)
@@ -177,13 +184,13 @@ pub(super) async fn run(command: Command, common: &Common, output: &Output) -> R
         Command::Delete(arguments) => delete(arguments, common, output).await,
         Command::Hold(HoldArguments { bucket, name, reason }) => {
             let bucket = common.open(&bucket, CloneMode::Auto).await?;
-            bucket.existing(&name).await?;
+            bucket.record(&name).await?.ok_or_else(|| bucket.no_snapshot(&name))?;
             bucket.catalog().set_hold(&name, &Hold { reason, since: Timestamp::now() }).await?;
             output.result(&Done { snapshot: name, state: "held" }, None)
         }
         Command::Release(Named { bucket, name }) => {
             let bucket = common.open(&bucket, CloneMode::Auto).await?;
-            bucket.existing(&name).await?;
+            bucket.record(&name).await?.ok_or_else(|| bucket.no_snapshot(&name))?;
             bucket.catalog().release(&name).await?;
             output.result(&Done { snapshot: name, state: "released" }, None)
         }
@@ -193,16 +200,16 @@ pub(super) async fn run(command: Command, common: &Common, output: &Output) -> R
 async fn create(arguments: Create, common: &Common, output: &Output) -> Result<()> {
     let bucket = common.open(&arguments.bucket, arguments.clone).await?;
     let name = arguments.name.unwrap_or_else(|| Name::at(Timestamp::now()));
-    if bucket.catalog().record(&name).await?.is_some() {
+    if bucket.record(&name).await?.is_some() {
         return Err(Error::new(Kind::Refused, format!("it has a snapshot {name} already"))
             .at(bucket.address())
             .hint("choose another name"));
     }
     let as_of_ns = arguments.as_of.map(|moment| i64::try_from(moment.as_nanosecond()).unwrap_or(i64::MAX));
-    let taken = bucket.take(&name, as_of_ns).await?;
-    if arguments.strict && taken.record.others.total() > 0 {
-        let others = taken.record.others;
-        remove(&bucket, &name).await?;
+    let taken = bucket.create_snapshot(&name, as_of_ns).await?;
+    if arguments.strict && taken.others.total() > 0 {
+        let others = taken.others;
+        remove(&bucket, &taken).await?;
         return Err(Error::new(
             Kind::Refused,
             format!("it has {} links and {} special files, which are no content", others.links, others.special),
@@ -210,13 +217,13 @@ async fn create(arguments: Create, common: &Common, output: &Output) -> Result<(
         .at(bucket.address())
         .hint("remove them, or run without --strict to have them counted and left out"));
     }
-    output.result(&shown(&bucket, taken.record, false).await?, None)
+    output.result(&shown(&bucket, taken, false).await?, None)
 }
 
 async fn delete(arguments: Delete, common: &Common, output: &Output) -> Result<()> {
     let bucket = common.open(&arguments.bucket, CloneMode::Auto).await?;
     let name = arguments.name;
-    bucket.existing(&name).await?;
+    let record = bucket.record(&name).await?.ok_or_else(|| bucket.no_snapshot(&name))?;
     if let Some(hold) = bucket.catalog().hold(&name).await? {
         let reason = hold.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
         return Err(Error::new(Kind::Refused, format!("{name} is held since {}{reason}", hold.since))
@@ -232,12 +239,16 @@ async fn delete(arguments: Delete, common: &Common, output: &Output) -> Result<(
         .at(bucket.address())
         .hint("sync a newer one first, or say --force; the next sync then compares everything"));
     }
-    remove(&bucket, &name).await?;
+    remove(&bucket, &record).await?;
     output.result(&Done { snapshot: name, state: "deleted" }, None)
 }
 
 /// The record goes first, so that the snapshot is never half there.
-async fn remove(bucket: &Bucket, name: &Name) -> Result<()> {
+async fn remove(bucket: &Bucket, record: &Record) -> Result<()> {
+    let name = &record.name;
+    if !record.is_counted() {
+        return bucket.provider().remove(name).await;
+    }
     let lease = bucket.lease_soon(&format!("delete {name}")).await?;
     let removed = async {
         bucket.catalog().remove(name).await?;

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::bars::Bars;
-use super::options::{Common, Size, clone_mode, job_folder, max_delete, refuse_nested, refuse_overlap};
+use super::options::{Common, Size, clone_mode, directory_path, job_folder, max_delete, refuse_nested, refuse_overlap};
 use super::output::Output;
 use crate::bucket::{Bucket, OpenOptions};
 use crate::catalog::Catalog;
@@ -50,6 +50,9 @@ pub(super) struct Arguments {
     /// Accept a target that keeps no versions, and so no snapshot but the newest.
     #[arg(long)]
     allow_unversioned: bool,
+    /// Make the link through which Ozone's S3 Gateway serves the target's bucket, if there is none.
+    #[arg(long)]
+    create_link: bool,
     /// The bucket that remembers the source's snapshots, if the source must not be written.
     #[arg(long, value_name = "URL")]
     catalog: Option<String>,
@@ -106,7 +109,12 @@ pub(super) async fn run(
     cancel: CancellationToken,
 ) -> Result<()> {
     let folder = common.folder("tmp")?;
-    let options = OpenOptions { create: false, clone: arguments.clone, folder: folder.clone() };
+    let options = OpenOptions {
+        create: false,
+        create_link: arguments.create_link,
+        clone: arguments.clone,
+        folder: folder.clone(),
+    };
     let source =
         Bucket::open(&common.resolve(&arguments.source)?, &options).await.map_err(|error| error.on(Side::Source))?;
     let target_url = common.resolve(&arguments.target)?;
@@ -155,7 +163,7 @@ pub(super) async fn run(
 async fn open_target(url: &str, options: &OpenOptions, dry_run: bool) -> Result<Bucket> {
     let opened = Bucket::open(url, &OpenOptions { create: !dry_run, ..options.clone() }).await;
     match opened {
-        Err(error) if dry_run && error.kind() == crate::error::Kind::NotFound && !url.starts_with("s3:") => {
+        Err(error) if dry_run && error.kind() == crate::error::Kind::NotFound && directory_path(url).is_some() => {
             Ok(Bucket::empty_directory(url, options))
         }
         opened => opened,

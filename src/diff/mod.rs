@@ -1,5 +1,6 @@
 //! What changed between two snapshots, from their manifests.
 
+pub(crate) mod native;
 mod renames;
 
 use std::sync::Arc;

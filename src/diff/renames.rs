@@ -16,7 +16,7 @@ const SAME_CONTENT_MAX: usize = 1024;
 type Identity = Option<Vec<u8>>;
 
 /// The kinds of identity, the strongest first.
-const IDENTITIES: [fn(&Entry) -> Identity; 3] = [by_file, by_digest, by_etag];
+const IDENTITIES: [fn(&Entry) -> Identity; 4] = [by_blocks, by_file, by_digest, by_etag];
 
 /// Joins what leaves with what arrives by its content, one to one.
 ///
@@ -24,7 +24,7 @@ const IDENTITIES: [fn(&Entry) -> Identity; 3] = [by_file, by_digest, by_etag];
 /// match, it becomes a `Deleted` and a `Renamed`; where only its old side has one, a `Created` beside the `Renamed`.
 /// The changes come in the order of their keys, `Deleted` before `Renamed`.
 ///
-/// Content is the same by the file's identity, else by digest, else by an ETag that is an MD5, always with the size.
+/// Content is the same by the blocks that hold it, else by the file's identity, else by digest, else by an ETag that is an MD5, always with the size.
 /// Equal input gives equal output. Takes about `memory_bytes`; what does not fit goes to files in `directory`.
 /// Reads `changes` to the end before it returns; the first error among them is returned.
 pub fn match_renames(
@@ -41,6 +41,12 @@ pub fn match_renames(
         join.run(round)?;
     }
     Ok(MatchedChanges { records: join.done.finish()?.peekable(), waiting: None })
+}
+
+fn by_blocks(entry: &Entry) -> Identity {
+    let blocks = entry.pin.blocks().filter(|_| entry.size > 0)?;
+    // Of one length, however many blocks there are.
+    Some([blake3::hash(blocks.as_bytes()).as_bytes(), &entry.size.to_be_bytes()[..]].concat())
 }
 
 fn by_file(entry: &Entry) -> Identity {

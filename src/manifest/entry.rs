@@ -49,7 +49,26 @@ pub struct Pin {
     pub file: Option<FileId>,
 }
 
+/// How a version begins that names the blocks which hold the content, as Ozone's do. Renaming an object keeps it, so that
+/// the same name under another key is the same content; the version ids of object stores are URL-safe and never begin so.
+pub const BLOCKS: &str = "blocks:";
+
 impl Pin {
+    /// The version, where it names the blocks that hold the content.
+    pub fn blocks(&self) -> Option<&str> {
+        self.version.as_deref().filter(|version| version.starts_with(BLOCKS))
+    }
+
+    /// The pin of a recorded entry, with what a listing of the same content shows beside it.
+    #[must_use]
+    pub fn completed_by(self, listed: &Pin) -> Self {
+        Self {
+            etag: self.etag.or_else(|| listed.etag.clone()),
+            version: self.version.or_else(|| listed.version.clone()),
+            file: listed.file.clone().or(self.file),
+        }
+    }
+
     /// True when both pins are of the same content, going by the strongest thing that both know.
     /// Pins that have nothing in common never match.
     pub fn matches(&self, other: &Pin) -> bool {

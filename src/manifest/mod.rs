@@ -15,7 +15,7 @@ mod writer;
 pub(crate) const WAY_OUT: &str = "put this file of the catalog back from a copy; or, on a target, drop the snapshot with \
     `snapferry snapshot delete --force` and sync again with --on-drift repair, which compares everything";
 
-pub use entry::{Attributes, Digest, Entry, FileId, Kind, Pin};
+pub use entry::{Attributes, BLOCKS, Digest, Entry, FileId, Kind, Pin};
 pub use reader::SegmentSource;
 pub use root::{Manifest, Segment, Totals};
 pub use writer::{ManifestWriter, SegmentSink};

@@ -95,7 +95,7 @@ fn held(position: &Position) -> Option<Entry> {
     let known = [&position.landed, &position.base].into_iter().flatten().find(|known| is_same_entry(known, actual))?;
     let mut held = known.clone();
     held.mode = actual.mode.or(known.mode);
-    held.pin.file = actual.pin.file.clone().or(held.pin.file);
+    held.pin = held.pin.completed_by(&actual.pin);
     Some(held)
 }
 

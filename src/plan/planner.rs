@@ -1,5 +1,6 @@
 //! The two passes that make a plan: judge every key in order, then give each change its step.
 
+use std::iter::Peekable;
 use std::path::Path;
 
 use super::change::Change;
@@ -7,16 +8,21 @@ use super::directories::{Closed, Directories};
 use super::judge::{Circumstances, Drift, Drifted, Position, Verdict, judge, same_content, same_mode};
 use super::obstacles::Obstacles;
 use super::renames::Renames;
-use super::spool::SpoolWriter;
+use super::spool::{Spool, SpoolReader, SpoolWriter};
 use super::steps::{Clear, Finish, Landing, Method, Plan, Totals};
+use super::trees::{Prefixes, TreeMove, Trees};
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::key::Key;
 use crate::manifest::{Entry, Kind};
 use crate::merge::{Entries, merge_by_key};
+use crate::sort::Sorter;
 use crate::store::Capabilities;
 
 /// How many drifted or impossible keys are named one by one.
 const NAMED_MAX: usize = 20;
+
+/// Memory for sorting directories that go, in bytes.
+const SORT_MEMORY: usize = 4 << 20;
 
 /// What a plan is made from: five streams in byte order.
 pub struct Inputs<'a> {
@@ -40,6 +46,8 @@ pub struct Options<'a> {
     pub accepts: &'a (dyn Fn(&Key) -> Result<()> + Send + Sync),
     /// What is known of the whole run.
     pub run: Circumstances,
+    /// Directories that change their name with all in them.
+    pub trees: &'a Trees,
     /// Where files may be put while planning.
     pub folder: &'a Path,
 }
@@ -50,7 +58,9 @@ pub struct Options<'a> {
 /// A stream that fails or is out of order; a key that the target cannot hold, with the first twenty of them named.
 pub fn plan(inputs: Inputs<'_>, options: &Options<'_>) -> Result<Plan> {
     let mut survey = Survey::new(options)?;
-    let streams = [inputs.source, inputs.base, inputs.actual, inputs.landed, inputs.pending];
+    let (trees, folder) = (options.trees, options.folder);
+    let (base, actual) = (trees.of_base(inputs.base, folder)?, trees.of_actual(inputs.actual, folder)?);
+    let streams = [inputs.source, base, actual, inputs.landed, trees.of_pending(inputs.pending, folder)?];
     for row in merge_by_key(streams) {
         let (key, [source, base, actual, landed, pending]) = row?;
         survey.pass(&key, Position { source, base, actual, landed, pending })?;
@@ -65,6 +75,10 @@ struct Survey<'a> {
     clears: SpoolWriter<Clear>,
     directories: SpoolWriter<Entry>,
     finish: SpoolWriter<Finish>,
+    /// Directories that go, where they go as a whole.
+    gone: Sorter,
+    places: Prefixes<TreeMove>,
+    tree_bytes: u64,
     comes: bool,
     leaves: bool,
     obstacles: Obstacles,
@@ -84,6 +98,9 @@ impl<'a> Survey<'a> {
             clears: SpoolWriter::new(options.folder)?,
             directories: SpoolWriter::new(options.folder)?,
             finish: SpoolWriter::new(options.folder)?,
+            gone: Sorter::new(options.folder, SORT_MEMORY),
+            places: options.trees.places(),
+            tree_bytes: 0,
             comes: false,
             leaves: false,
             obstacles: Obstacles::default(),
@@ -115,7 +132,8 @@ impl<'a> Survey<'a> {
         }
         match self.obstacles.pass(key, position.source.is_some(), position.actual.is_some()) {
             Ok(clears) => {
-                for key in clears {
+                // Where directories go as a whole, those that are in the way are among them.
+                for key in clears.into_iter().filter(|key| !(self.options.target.trees && key.is_directory())) {
                     self.clears.push(&Clear { key })?;
                 }
             }
@@ -143,17 +161,26 @@ impl<'a> Survey<'a> {
         if let Some(made) = source.as_ref().filter(|_| actual.is_none()) {
             self.directories.push(made)?;
             self.totals.directories_created += 1;
+        } else if source.is_some() && self.is_renamed(key) {
+            self.totals.directories_renamed += 1;
         }
         let resumed = self.options.run.resuming && (source.is_some() || pending.is_some());
-        let known = base.is_some() || landed.is_some() || resumed;
+        let known = base.is_some() || landed.is_some() || resumed || self.is_in_our_hands(key);
         self.open.enter(key, source, actual, known);
         Ok(())
     }
 
     fn closed(&mut self, closed: Closed) -> Result<()> {
-        if let Some(finish) = &closed.finish {
-            self.totals.directories_deleted += u64::from(matches!(finish, Finish::Remove(_)));
-            self.finish.push(finish)?;
+        match &closed.finish {
+            Some(Finish::Remove(key)) => {
+                self.totals.directories_deleted += 1;
+                match self.options.target.trees {
+                    true => self.gone.push(key.as_bytes(), &[])?,
+                    false => self.finish.push(&Finish::Remove(key.clone()))?,
+                }
+            }
+            Some(attributes) if self.options.target.file_attributes => self.finish.push(attributes)?,
+            _ => {}
         }
         self.totals.directories_modified += u64::from(closed.modified);
         if let Some(drift) = closed.drift {
@@ -166,6 +193,7 @@ impl<'a> Survey<'a> {
         let judged = judge(&position, self.options.run);
         if let Some(how) = judged.drift
             && let Some(entry) = position.actual.as_ref().or(position.base.as_ref())
+            && !(how == Drift::Added && self.is_in_our_hands(&entry.key))
         {
             self.drifted(Drifted { key: entry.key.clone(), how });
         }
@@ -180,8 +208,12 @@ impl<'a> Survey<'a> {
             _ => {}
         }
         if judged.verdict == Verdict::Keep {
-            let unchanged = source.is_some_and(|source| source.kind == Kind::Object);
-            self.totals.unchanged += u64::from(unchanged);
+            if let Some(source) = source.filter(|source| source.kind == Kind::Object) {
+                match self.is_renamed(&source.key) {
+                    true => self.renamed(source.size),
+                    false => self.totals.unchanged += 1,
+                }
+            }
             return Ok(());
         }
         let known = judged.held.is_some();
@@ -192,10 +224,28 @@ impl<'a> Survey<'a> {
         self.changes.push(&Change { verdict: judged.verdict, source, target: judged.held.or(actual), landed, known })
     }
 
+    /// True when the key, which is on the target, is in a tree that changes its name. Ask in the order of the keys.
+    fn is_renamed(&mut self, key: &Key) -> bool {
+        self.places.seek(key).is_some_and(|(_, tree)| tree.from != tree.to && tree.base != tree.to)
+    }
+
+    /// True when the key is in a tree that an earlier run has moved: what it held then had passed that run's guards.
+    /// Ask in the order of the keys.
+    fn is_in_our_hands(&mut self, key: &Key) -> bool {
+        self.places.seek(key).is_some_and(|(_, tree)| tree.from != tree.base)
+    }
+
+    /// An object changes its name with the directory that it is in.
+    fn renamed(&mut self, size: u64) {
+        self.totals.renamed += 1;
+        self.totals.bytes_reused += size;
+        self.tree_bytes += size;
+    }
+
     fn drifted(&mut self, drifted: Drifted) {
         self.totals.drift += 1;
         if self.drift.len() < NAMED_MAX {
-            self.drift.push(drifted);
+            self.drift.push(Drifted { key: self.options.trees.physical(&drifted.key), ..drifted });
         }
     }
 
@@ -221,18 +271,36 @@ impl<'a> Survey<'a> {
             true => Renames::among(&changes, folder)?,
             false => Renames::none(),
         };
-        let mut landings = SpoolWriter::new(folder)?;
-        let mut deletes = SpoolWriter::new(folder)?;
-        for change in changes.iter()? {
-            assign(change?, &mut renames, target, &mut landings, &mut deletes, &mut self.totals)?;
+        let gone = outermost(self.gone, folder)?;
+        for key in gone.iter()? {
+            let key = key?;
+            // What gave way to another tree is in the staging folder by then.
+            if !key.is_reserved() {
+                self.clears.push(&Clear { key })?;
+            }
         }
+        let mut steps = Steps {
+            target,
+            trees: self.options.trees,
+            gone: gone.iter()?.peekable(),
+            within: None,
+            landings: SpoolWriter::new(folder)?,
+            deletes: SpoolWriter::new(folder)?,
+            totals: self.totals,
+        };
+        for change in changes.iter()? {
+            steps.assign(change?, &mut renames)?;
+        }
+        let Steps { landings, deletes, totals, .. } = steps;
         Ok(Plan {
             landings: landings.finish()?,
+            trees: self.options.trees.clone(),
+            tree_bytes: self.tree_bytes,
             clears: self.clears.finish()?,
             directories: self.directories.finish()?,
             deletes: deletes.finish()?,
             finish: self.finish.finish()?,
-            totals: self.totals,
+            totals,
             drift: self.drift,
             keeps_base: self.keeps_base,
         })
@@ -256,54 +324,91 @@ fn impossible(mut errors: Vec<Error>, count: u64) -> Option<Error> {
     )
 }
 
-/// Gives one change its steps.
-fn assign(
-    change: Change,
-    renames: &mut Renames,
-    target: &Capabilities,
-    landings: &mut SpoolWriter<Landing>,
-    deletes: &mut SpoolWriter<Key>,
-    totals: &mut Totals,
-) -> Result<()> {
-    let Change { verdict, source, target: there, landed, known } = change;
-    let key = match source.as_ref().or(there.as_ref()) {
-        Some(entry) => entry.key.clone(),
-        None => return Err(Error::internal("a change is of nothing")),
-    };
-    let renamed = renames.of(&key)?;
-    let taken = known && !renamed.leaves;
-    let Some(source) = source else {
-        // A move takes the old name away itself; deleting it again does no harm, and a copy needs it.
-        deletes.push(&key)?;
-        let object = there.is_some_and(|there| there.kind != Kind::Directory);
-        if object && !taken {
-            totals.deleted += 1;
+/// The directories among these that are in no other of them, in byte order.
+fn outermost(directories: Sorter, folder: &Path) -> Result<Spool<Key>> {
+    let mut outermost = SpoolWriter::new(folder)?;
+    let mut last: Option<Key> = None;
+    for record in directories.finish()? {
+        let key = Key::copy_from(&record?.key);
+        if !last.as_ref().is_some_and(|last| key.starts_with(last.as_bytes())) {
+            outermost.push(&key)?;
+            last = Some(key);
         }
-        return Ok(());
-    };
-    let from = match verdict {
-        Verdict::Reattribute if target.copy => there.clone(),
-        Verdict::Create | Verdict::Replace => renamed.from,
-        _ => None,
-    };
-    let object = source.kind == Kind::Object;
-    let method = match &from {
-        None => Method::Read,
-        Some(from) if target.rename && from.key != key && same_mode(&source, from) => Method::Move,
-        Some(_) => Method::Copy,
-    };
-    match (verdict, &from) {
-        (Verdict::Create | Verdict::Replace, Some(_)) => totals.renamed += 1,
-        (Verdict::Compare, _) => totals.compared += 1,
-        (Verdict::Create, None) => totals.created += u64::from(object),
-        _ => totals.modified += u64::from(object),
     }
-    match method {
-        Method::Read => totals.bytes_planned += source.size,
-        Method::Copy | Method::Move => totals.bytes_reused += source.size,
+    outermost.finish()
+}
+
+/// The second pass: steps for each change.
+struct Steps<'a> {
+    target: &'a Capabilities,
+    trees: &'a Trees,
+    /// Directories that go as a whole.
+    gone: Peekable<SpoolReader<Key>>,
+    /// The one of them that was begun last.
+    within: Option<Key>,
+    landings: SpoolWriter<Landing>,
+    deletes: SpoolWriter<Key>,
+    totals: Totals,
+}
+
+impl Steps<'_> {
+    /// True when the key goes with a directory that it is in. Ask in the order of the keys.
+    fn goes_along(&mut self, key: &Key) -> Result<bool> {
+        while let Some(next) = self.gone.next_if(|next| next.as_ref().map_or(true, |next| next <= key)) {
+            self.within = Some(next?);
+        }
+        Ok(self.within.as_ref().is_some_and(|within| key.starts_with(within.as_bytes())))
     }
-    // Without versions, writing over content that another name is waiting for would lose it.
-    let staged = target.rename || (!target.versions && taken);
-    let compare = verdict == Verdict::Compare;
-    landings.push(&Landing { source, replaces: there, method, from, landed, compare, staged })
+
+    fn assign(&mut self, change: Change, renames: &mut Renames) -> Result<()> {
+        let Self { target, trees, .. } = *self;
+        let Change { verdict, source, target: there, landed, known } = change;
+        let key = match source.as_ref().or(there.as_ref()) {
+            Some(entry) => entry.key.clone(),
+            None => return Err(Error::internal("a change is of nothing")),
+        };
+        let renamed = renames.of(&key)?;
+        let taken = known && !renamed.leaves;
+        let Some(source) = source else {
+            // A move takes the old name away itself; deleting it again does no harm, and a copy needs it.
+            if !self.goes_along(&key)? {
+                self.deletes.push(&key)?;
+            }
+            let totals = &mut self.totals;
+            let object = there.is_some_and(|there| there.kind != Kind::Directory);
+            if object && !taken {
+                totals.deleted += 1;
+            }
+            return Ok(());
+        };
+        let from = match verdict {
+            Verdict::Reattribute if target.copy => there.clone(),
+            Verdict::Create | Verdict::Replace => renamed.from,
+            _ => None,
+        };
+        let object = source.kind == Kind::Object;
+        let method = match &from {
+            None => Method::Read,
+            Some(from) if target.rename && from.key != key && same_mode(&source, from) => Method::Move,
+            Some(_) => Method::Copy,
+        };
+        let totals = &mut self.totals;
+        match (verdict, &from) {
+            (Verdict::Create | Verdict::Replace, Some(_)) => totals.renamed += 1,
+            (Verdict::Compare, _) => totals.compared += 1,
+            (Verdict::Create, None) => totals.created += u64::from(object),
+            _ => totals.modified += u64::from(object),
+        }
+        match method {
+            Method::Read => totals.bytes_planned += source.size,
+            Method::Copy | Method::Move => totals.bytes_reused += source.size,
+        }
+        // Without versions, writing over content that another name is waiting for would lose it.
+        let staged = target.rename || (!target.versions && taken);
+        let compare = verdict == Verdict::Compare;
+        // Content lands, and is taken away, before any tree moves.
+        let now = |entry: Entry| Entry { key: trees.physical(&entry.key), ..entry };
+        let (replaces, from) = (there.map(now), from.map(now));
+        self.landings.push(&Landing { source, replaces, method, from, landed, compare, staged })
+    }
 }

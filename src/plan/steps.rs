@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::judge::Drifted;
 use super::spool::{Record, Spool};
+use super::trees::Trees;
 use crate::error::{Error, Kind, Result};
 use crate::key::{Key, RESERVED};
 use crate::manifest::Entry;
@@ -90,6 +91,8 @@ pub struct Totals {
     pub directories_created: u64,
     /// Directories whose permission bits change.
     pub directories_modified: u64,
+    /// Directories that only change their name, with all in them.
+    pub directories_renamed: u64,
     /// Directories that go.
     pub directories_deleted: u64,
     /// Objects that may be right already and are compared.
@@ -113,6 +116,10 @@ pub struct Totals {
 pub struct Plan {
     /// Content that has to come.
     pub landings: Spool<Landing>,
+    /// Directories that change their name with all in them.
+    pub trees: Trees,
+    /// Content of objects that changes its name with them, in bytes.
+    pub tree_bytes: u64,
     /// What is moved aside.
     pub clears: Spool<Clear>,
     /// Directories to make, parents first.
@@ -134,6 +141,7 @@ impl Plan {
     /// True when the target is as it should be, be it the base or what an unfinished job has made of it.
     pub fn is_empty(&self) -> bool {
         self.landings.is_empty()
+            && self.trees.is_empty()
             && self.clears.is_empty()
             && self.directories.is_empty()
             && self.deletes.is_empty()

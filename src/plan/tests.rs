@@ -71,8 +71,8 @@ fn planned(source: &Tree, base: &Tree, actual: &Tree, resuming: bool) -> Result<
         pending: Box::new(std::iter::empty()),
     };
     let target = MemoryStore::like_files();
-    let run = Circumstances { resuming };
-    plan(inputs, &Options { target: &target, accepts: &|_| Ok(()), run, folder: &folder })
+    let (run, trees) = (Circumstances { resuming }, Trees::default());
+    plan(inputs, &Options { target: &target, accepts: &|_| Ok(()), run, trees: &trees, folder: &folder })
 }
 
 /// A file system: every parent is there, nothing is both a file and a directory.
@@ -280,8 +280,8 @@ fn a_bad_stream_makes_no_plan() {
             (Box::new(std::iter::empty()), Box::new(std::iter::empty()));
         let inputs = Inputs { source, base, actual, landed, pending };
         let (target, folder) = (MemoryStore::like_files(), std::env::temp_dir());
-        let run = Circumstances::default();
-        let options = Options { target: &target, accepts: &|_| Ok(()), run, folder: &folder };
+        let (run, trees) = (Circumstances::default(), Trees::default());
+        let options = Options { target: &target, accepts: &|_| Ok(()), run, trees: &trees, folder: &folder };
         let error = plan(inputs, &options).unwrap_err();
         assert_eq!(error.kind(), crate::error::Kind::BadListing, "stream {bad}: {error}");
     }

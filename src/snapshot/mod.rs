@@ -3,6 +3,7 @@
 pub mod clone;
 mod listed;
 mod name;
+mod native;
 mod tree;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use listed::Listed;
 pub use listed::sorted;
 pub use name::Name;
+pub use native::Native;
 pub use tree::Tree;
 
 use crate::error::Result;
@@ -27,6 +29,8 @@ use crate::store::Store;
 pub enum SnapshotKind {
     /// A tree of clones under `.snapshot/NAME/`.
     Clone,
+    /// The store's own snapshot.
+    Native,
     /// Version ids of a bucket that keeps versions.
     Versions,
     /// Nothing keeps it: reads are guarded, and an object that changed is found out.

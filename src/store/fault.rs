@@ -318,6 +318,10 @@ impl Store for Fault {
         self.simple(Op::Delete, &first, self.inner.delete(keys)).await
     }
 
+    async fn remove_tree(&self, key: &Key) -> Result<()> {
+        self.simple(Op::RemoveTree, key, self.inner.remove_tree(key)).await
+    }
+
     async fn sync(&self) -> Result<()> {
         self.simple(Op::Sync, &Key::default(), self.inner.sync()).await
     }

@@ -7,6 +7,7 @@ pub mod fault;
 pub mod listing;
 pub mod local;
 pub mod memory;
+pub mod ozone;
 pub mod record;
 pub mod s3;
 
@@ -28,6 +29,8 @@ use crate::retry::retry;
 pub struct Capabilities {
     /// Lists keys in byte order. Where it does not, a listing is sorted before it is used.
     pub ordered: bool,
+    /// A listing shows every change that was answered before it began. Where it may not, what looks wrong is listed again.
+    pub steady: bool,
     /// Keeps every version of an object, so that content stays readable by version id after it was replaced or deleted.
     pub versions: bool,
     /// Has real directories: a parent exists before its child, an empty one stays, `a` excludes `a/b`.
@@ -35,10 +38,15 @@ pub struct Capabilities {
     pub directories: bool,
     /// Renames an object, or a directory with all it holds, in one atomic step.
     pub rename: bool,
+    /// Renames and deletes a directory with all that it holds in one request, and lists directories with their identity:
+    /// the inode and the time of birth in `pin.file`, which a rename leaves alone.
+    pub trees: bool,
     /// Copies an object on its own side.
     pub copy: bool,
     /// Keeps modification time and permission bits.
     pub file_attributes: bool,
+    /// Keeps content headers (`content-type` and the like) with an object.
+    pub headers: bool,
     /// Refuses a write whose [`Condition`] does not hold.
     pub conditional: bool,
     /// Refuses to finish a multipart upload whose [`Condition`] does not hold.
@@ -203,6 +211,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Err(unsupported("rename").key(to))
     }
 
+    /// Renames many objects to names that are free, in fewer requests than one each, where that can be: true for those that
+    /// were renamed, and false for those that [`Store::rename`] has to see to.
+    async fn rename_all(&self, pairs: &[(Key, Key)]) -> Result<Vec<bool>> {
+        Ok(vec![false; pairs.len()])
+    }
+
     /// Sets permission bits and modification time; what else `attributes` holds is left alone.
     async fn set_attributes(&self, key: &Key, attributes: &Attributes) -> Result<()> {
         let _ = attributes;
@@ -212,6 +226,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Deletes keys, at most `delete_batch_max`. What is gone already is no error. A key that ends in `/` deletes only
     /// an empty directory (or the marker object), any other only an object. An error names the first key that stayed.
     async fn delete(&self, keys: &[Key]) -> Result<()>;
+
+    /// Deletes a directory with all that it holds, in one request; its key ends in `/`. One that is gone is no error.
+    async fn remove_tree(&self, key: &Key) -> Result<()> {
+        Err(unsupported("deleting of whole directories").key(key))
+    }
 
     /// Returns when everything written so far would survive a power cut.
     async fn sync(&self) -> Result<()> {
@@ -228,9 +247,12 @@ pub fn kind_of(key: &Key, size: u64) -> Kind {
     if size == 0 && key.is_directory() { Kind::Directory } else { Kind::Object }
 }
 
-/// Deletes everything under a prefix, children before the directories that hold them. Memory is bounded by a batch and
-/// by the number of directories.
+/// Deletes a directory and everything in it: in one request where the store can, else children before the directories
+/// that hold them, with memory bounded by a batch and by the number of directories.
 pub(crate) async fn remove_all(store: &dyn Store, prefix: &Key) -> Result<()> {
+    if store.capabilities().trees {
+        return retry(|| store.remove_tree(prefix), |_| {}).await;
+    }
     let mut listing = store.list(ListOptions { prefix: prefix.clone(), ..ListOptions::default() }).await?;
     let mut directories = Vec::new();
     while let Some(batch) = listing.next().await {

@@ -29,6 +29,7 @@ pub enum Op {
     Rename,
     SetAttributes,
     Delete,
+    RemoveTree,
     Sync,
 }
 
@@ -184,6 +185,11 @@ impl Store for Record {
     async fn delete(&self, keys: &[Key]) -> Result<()> {
         self.note(Op::Delete, &keys.iter().collect::<Vec<_>>(), 0);
         self.inner.delete(keys).await
+    }
+
+    async fn remove_tree(&self, key: &Key) -> Result<()> {
+        self.note(Op::RemoveTree, &[key], 0);
+        self.inner.remove_tree(key).await
     }
 
     async fn sync(&self) -> Result<()> {

@@ -132,9 +132,9 @@ impl Transfer {
         copied.await.inspect_err(|error| tracing::debug!("not the short way: {error}")).ok()
     }
 
-    /// Renames on a target that is a directory; true for those that were.
+    /// Renames together what can be; true for those that were.
     pub(super) async fn rename_batch(&self, pairs: Vec<(Key, Key)>) -> Result<Vec<bool>> {
-        let Some(target) = self.target.local().cloned() else { return Ok(vec![false; pairs.len()]) };
+        let Some(target) = self.target.local().cloned() else { return self.target.rename_all(&pairs).await };
         blocking(move || {
             let mut near = Default::default();
             Ok(pairs.iter().map(|(from, to)| target.rename_now(&mut near, from, to).is_ok()).collect())

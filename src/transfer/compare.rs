@@ -4,7 +4,7 @@ use super::content::{Content, content};
 use super::{Transfer, digest_if, landed_as, source_gone};
 use crate::error::{Error, Kind, Result, Side};
 use crate::journal::Event;
-use crate::manifest::{Digest, Entry};
+use crate::manifest::{Attributes, Digest, Entry};
 use crate::plan::md5_of;
 use crate::store::Store;
 
@@ -37,8 +37,7 @@ impl Transfer {
             }
         };
         // A listing does not tell the version, and a file's own attributes may still be wrong.
-        let Some(now) =
-            self.retrying(|| self.target.stat(&source.key)).await.map_err(|error| error.on(Side::Target))?
+        let Some(now) = self.retrying(|| self.target.stat(&there.key)).await.map_err(|error| error.on(Side::Target))?
         else {
             return Ok(false);
         };
@@ -46,7 +45,7 @@ impl Transfer {
         let right_time = !self.target.capabilities().file_attributes
             || !self.source.capabilities().file_attributes
             || now.mtime_ns == source.mtime_ns;
-        if !now.pin.matches(&there.pin) || !right_mode || !right_time {
+        if !now.pin.matches(&there.pin) || !right_mode || !right_time || !same_attributes(source, &now) {
             return Ok(false);
         }
         let landed = Entry { pin: now.pin, mode: now.mode.or(source.mode), digest, ..landed_as(source) };
@@ -67,4 +66,14 @@ impl Transfer {
         let reading = content(store, entry, md5, &self.budget, |error| self.failed(error));
         self.cancel.run_until_cancelled(reading).await.unwrap_or_else(|| Err(Error::new(Kind::Cancelled, "stopped")))
     }
+}
+
+/// True unless it is known on both sides what travels with the content, and it differs. Ozone's listings tell it.
+fn same_attributes(source: &Entry, there: &Entry) -> bool {
+    if source.pin.blocks().is_none() || there.pin.blocks().is_none() {
+        return true;
+    }
+    let none = Attributes::default();
+    let (ours, theirs) = (source.attributes.as_deref().unwrap_or(&none), there.attributes.as_deref().unwrap_or(&none));
+    ours.headers == theirs.headers && ours.metadata == theirs.metadata && ours.tags == theirs.tags
 }

@@ -294,7 +294,9 @@ impl Transfer {
 
     /// What the journal and the manifest keep of the attributes: what the target cannot hold itself.
     fn kept(&self, attributes: &Attributes) -> Option<Box<Attributes>> {
-        let keeps = self.target.capabilities().file_attributes && attributes.beyond_files();
+        let target = self.target.capabilities();
+        let keeps = (target.file_attributes && attributes.beyond_files())
+            || (!target.headers && !attributes.headers.is_empty());
         keeps.then(|| Box::new(Attributes { mtime_ns: None, mode: None, ..attributes.clone() }))
     }
 }

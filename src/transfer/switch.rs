@@ -10,8 +10,9 @@ use crate::error::{Error, Kind, Result, Side};
 use crate::journal::Event;
 use crate::key::Key;
 use crate::manifest::{Attributes, Entry};
-use crate::plan::{Finish, Landing, Method, Plan, Record, Spool, staging_key, trash_key};
+use crate::plan::{Finish, Identity, Landing, Method, Plan, Record, Spool, TreeMove, staging_key, trash_key};
 use crate::progress::Progress;
+use crate::retry::may_have_happened;
 use crate::store::Condition;
 
 /// Changes of names that one task makes.
@@ -29,6 +30,7 @@ impl Transfer {
         let moves = records(landings.clone()).try_filter(|landing| std::future::ready(landing.method == Method::Move));
         let batches = moves.try_chunks(BATCH).map_err(|error| error.1);
         batches.try_for_each_concurrent(RENAMES_AT_ONCE, |batch| self.take_away_all(batch)).await?;
+        self.move_trees(plan).await?;
         for clear in plan.clears.iter()? {
             self.clear(&clear?.key, job).await?;
         }
@@ -53,10 +55,11 @@ impl Transfer {
             (from.clone(), staging_key(&landing.source))
         });
         let renamed = self.rename_batch(pairs.collect()).await?;
-        for (landing, renamed) in batch.into_iter().zip(renamed) {
-            if renamed { self.taken_away(landing).await? } else { self.take_away(landing).await? }
-        }
-        Ok(())
+        let each = futures::stream::iter(batch.into_iter().zip(renamed).map(Ok));
+        each.try_for_each_concurrent(RENAMES_AT_ONCE, |(landing, renamed)| async move {
+            if renamed { self.taken_away(landing).await } else { self.take_away(landing).await }
+        })
+        .await
     }
 
     async fn taken_away(&self, landing: Landing) -> Result<()> {
@@ -94,7 +97,34 @@ impl Transfer {
         }
     }
 
-    /// Moves aside what is in the way.
+    /// Renames directories with all in them: away first, inner ones before outer ones, then to their places.
+    async fn move_trees(&self, plan: &Plan) -> Result<()> {
+        for tree in plan.trees.to_take_away() {
+            self.rename_tree(tree, &tree.from, &tree.staging()).await?;
+        }
+        for tree in plan.trees.to_place() {
+            self.rename_tree(tree, &tree.staging(), &tree.to).await?;
+        }
+        Progress::add(&self.progress.bytes_done, plan.tree_bytes);
+        Progress::add(&self.progress.bytes_reused, plan.tree_bytes);
+        Ok(())
+    }
+
+    async fn rename_tree(&self, tree: &TreeMove, from: &Key, to: &Key) -> Result<()> {
+        self.lease.check()?;
+        let Err(error) = self.retrying(|| self.target.rename(from, to)).await else { return Ok(()) };
+        // A try took place whose answer was lost: then it is there, and nowhere else.
+        if may_have_happened(&error) {
+            let there = self.retrying(|| self.target.stat(to)).await.map_err(|error| error.on(Side::Target))?;
+            if there.is_some_and(|there| Identity::of(&there.pin) == Some(tree.identity)) {
+                return Ok(());
+            }
+        }
+        let error = error.on(Side::Target).standing_for(&tree.base);
+        Err(error.hint("somebody else changed the target meanwhile; run the same command again to go on"))
+    }
+
+    /// Moves aside what is in the way, and directories that go as a whole.
     async fn clear(&self, key: &Key, job: &str) -> Result<()> {
         self.lease.check()?;
         let outcome = if self.target.capabilities().rename {
@@ -122,14 +152,13 @@ impl Transfer {
     /// Renames staged content to its key.
     async fn place_all(&self, batch: Vec<Landing>) -> Result<()> {
         self.lease.check()?;
+        let (batch, mut one_by_one): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|landing| landing.replaces.is_none() || self.target.local().is_some());
         let pairs = batch.iter().map(|landing| (staging_key(&landing.source), landing.source.key.clone()));
         let placed = self.rename_batch(pairs.collect()).await?;
-        for (landing, placed) in batch.into_iter().zip(placed) {
-            if !placed {
-                self.place(landing).await?;
-            }
-        }
-        Ok(())
+        one_by_one.extend(batch.into_iter().zip(placed).filter(|(_, placed)| !placed).map(|(landing, _)| landing));
+        let one_by_one = futures::stream::iter(one_by_one.into_iter().map(Ok));
+        one_by_one.try_for_each_concurrent(RENAMES_AT_ONCE, |landing| self.place(landing)).await
     }
 
     async fn place(&self, landing: Landing) -> Result<()> {

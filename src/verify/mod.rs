@@ -105,9 +105,9 @@ impl Opened {
         let listing =
             self.reader.list(ListOptions { versions: capabilities.versions, ..ListOptions::default() }).await?;
         let (entries, ordered, folder) = (self.entries(), capabilities.ordered, folder.to_owned());
-        let tree = self.snapshot.record.kind == SnapshotKind::Clone;
+        let kind = self.snapshot.record.kind;
         let (mut differences, doubtful) =
-            blocking(move || doubts(entries, sorted(listing, ordered, &folder)?, tree, &folder, side)).await?;
+            blocking(move || doubts(entries, sorted(listing, ordered, &folder)?, kind, &folder, side)).await?;
         for entry in doubtful.iter()? {
             let entry = entry?;
             let first = entry.size.min(1);
@@ -122,15 +122,17 @@ impl Opened {
     }
 }
 
-/// What a listing does not confirm. A clone tree is all there is, so what is more in it counts; a bucket that keeps
-/// versions has moved on.
+/// What a listing does not confirm. A clone tree, or a snapshot that the store keeps, is all there is, so what is more in
+/// it counts; a bucket that keeps versions has moved on.
 fn doubts(
     entries: Entries<'static>,
     listed: Entries<'static>,
-    tree: bool,
+    kind: SnapshotKind,
     folder: &Path,
     side: Side,
 ) -> Result<(Differences, Spool<Entry>)> {
+    let tree = kind == SnapshotKind::Clone;
+    let all = matches!(kind, SnapshotKind::Clone | SnapshotKind::Native);
     let (mut differences, mut doubtful) = (Differences::on(side), SpoolWriter::new(folder)?);
     for row in merge_by_key([entries, listed]) {
         match row? {
@@ -151,7 +153,7 @@ fn doubts(
                 }
             }
             // Directories may be there that only their content asks for.
-            (key, [None, Some(actual)]) if tree && actual.kind != Kind::Directory => {
+            (key, [None, Some(actual)]) if all && actual.kind != Kind::Directory => {
                 differences.add(&key, Difference::Extra)
             }
             _ => {}

@@ -89,7 +89,6 @@ fn entry(
         Some(false) => return Err(Difference::Different),
         None => return Err(Difference::Unproved),
     }
-    let mut pin = held.pin;
-    pin.file = actual.pin.file.clone().or(pin.file);
+    let pin = held.pin.completed_by(&actual.pin);
     Ok(own(pin, held.digest.or(source.digest), held.attributes))
 }

@@ -43,7 +43,7 @@ async fn small_objects(count: u64) -> World {
     world
 }
 
-const CHANGES: [Op; 10] = [
+const CHANGES: [Op; 11] = [
     Op::Write,
     Op::Begin,
     Op::WritePart,
@@ -53,6 +53,7 @@ const CHANGES: [Op; 10] = [
     Op::Rename,
     Op::SetAttributes,
     Op::Delete,
+    Op::RemoveTree,
     Op::Stat,
 ];
 
@@ -88,6 +89,43 @@ fn calls_follow_the_changes() {
                 let total: u64 = documents.iter().flat_map(Counts::values).sum();
                 assert!(total <= DOCUMENT_CALLS_MAX, "{count} objects: {documents:?}");
             }
+        }
+    });
+}
+
+/// However much is in a directory, it is renamed in two calls, by way of the staging folder, and removed in one.
+#[test]
+fn directories_move_and_go_as_a_whole() {
+    block_on(async {
+        for count in [3, 300] {
+            let world = World::new(Like::Trees, Like::Trees);
+            for i in 0..count {
+                world.source.put(&format!("dir/deep-{}/key-{i:04}", i % 7), format!("content {i}")).await;
+                world.source.put(&format!("gone/deep-{}/key-{i:04}", i % 7), format!("other {i}")).await;
+            }
+            world.run("night-1").await.1.unwrap();
+            world.source.store.rename(&"dir/".into(), &"new/place/".into()).await.unwrap();
+            world.source.store.remove_tree(&"gone/".into()).await.unwrap();
+            let wanted = world.source.content().await;
+
+            let record = Arc::new(Record::new(world.target.store.clone()));
+            let target = world.target.through(record.clone());
+            let (report, outcome) = world.between(&world.source, &target, "night-2", Ask::default()).await;
+            outcome.unwrap();
+            world.check_sealed("night-2", &wanted).await.unwrap();
+            assert_eq!((report.renamed, report.deleted, report.created, report.modified), (count, count, 0, 0));
+            assert_eq!((report.bytes_planned, report.objects_copied), (0, 0));
+            assert_eq!(report.directories_renamed, 1 + count.min(7));
+            assert_eq!(report.bytes_reused, report.bytes);
+
+            let calls = record.take();
+            let of = |op: Op| calls.iter().filter(|call| call.op == op).count();
+            // The tree there and back, and the one that goes.
+            assert_eq!(of(Op::Rename), 3, "{count} objects");
+            // Before the run, and after it.
+            assert_eq!(of(Op::RemoveTree), 2);
+            assert_eq!(calls.iter().filter(|call| call.op == Op::Delete && !call.keys[0].is_reserved()).count(), 0);
+            assert!(calls.len() as u64 <= 10 + DOCUMENT_CALLS_MAX, "{} calls for {count} objects", calls.len());
         }
     });
 }

@@ -80,7 +80,7 @@ async fn simulate(source: Like, target: Like, nights: &[Night]) -> Result<(), Te
 }
 
 fn like() -> impl Strategy<Value = Like> {
-    prop::sample::select(vec![Like::Files, Like::Versioned, Like::Plain])
+    prop::sample::select(vec![Like::Files, Like::Versioned, Like::Plain, Like::Trees])
 }
 
 proptest! {
@@ -89,6 +89,15 @@ proptest! {
     #[test]
     fn the_target_becomes_the_source(source in like(), target in like(), nights in nights()) {
         block_on(simulate(source, target, &nights))?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 80, max_shrink_iters: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whole_trees_move(source in prop::sample::select(vec![Like::Files, Like::Trees]), nights in nights()) {
+        block_on(simulate(source, Like::Trees, &nights))?;
     }
 }
 

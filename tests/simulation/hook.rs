@@ -154,6 +154,11 @@ impl Store for Hook {
         self.inner.delete(keys).await
     }
 
+    async fn remove_tree(&self, key: &Key) -> Result<()> {
+        self.call(Op::RemoveTree, key).await;
+        self.inner.remove_tree(key).await
+    }
+
     async fn sync(&self) -> Result<()> {
         self.call(Op::Sync, &Key::default()).await;
         self.inner.sync().await

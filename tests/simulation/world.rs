@@ -35,6 +35,8 @@ pub(crate) enum Like {
     Versioned,
     /// Objects without.
     Plain,
+    /// Real directories that have an identity, and objects without times or permission bits.
+    Trees,
     /// A real directory.
     Directory,
 }
@@ -52,6 +54,7 @@ impl Place {
         let mut directory = None;
         let store: Arc<dyn Store> = match like {
             Like::Files => Arc::new(MemoryStore::files(name)),
+            Like::Trees => Arc::new(MemoryStore::trees(name)),
             Like::Versioned => Arc::new(MemoryStore::versioned(name)),
             Like::Plain => Arc::new(MemoryStore::objects(name)),
             Like::Directory => {
@@ -72,7 +75,8 @@ impl Place {
     }
 
     async fn bucket(&self, state: &TempDir) -> Bucket {
-        let options = OpenOptions { create: false, clone: CloneMode::Auto, folder: state.path().into() };
+        let options =
+            OpenOptions { create: false, create_link: false, clone: CloneMode::Auto, folder: state.path().into() };
         match &self.directory {
             Some(directory) => Bucket::open(directory.path().to_str().unwrap(), &options).await.unwrap(),
             None => Bucket::of_store(self.store.clone(), &options),

@@ -111,11 +111,14 @@ impl LocalStore {
 fn capabilities() -> Capabilities {
     Capabilities {
         ordered: true,
+        steady: true,
         versions: false,
         directories: true,
         rename: true,
+        trees: false,
         copy: true,
         file_attributes: true,
+        headers: false,
         conditional: true,
         conditional_parts: true,
         delete_batch_max: 1000,

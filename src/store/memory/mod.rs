@@ -52,15 +52,23 @@ impl MemoryStore {
         Self::new(name, Self::like_files())
     }
 
+    /// An empty bucket like one of Ozone with real directories.
+    pub fn trees(name: &str) -> Self {
+        Self::new(name, Self::like_trees())
+    }
+
     /// The capabilities of S3 without versioning.
     pub fn like_s3() -> Capabilities {
         Capabilities {
             ordered: true,
+            steady: true,
             versions: false,
             directories: false,
             rename: false,
+            trees: false,
             copy: true,
             file_attributes: false,
+            headers: true,
             conditional: true,
             conditional_parts: true,
             delete_batch_max: 1000,
@@ -73,6 +81,12 @@ impl MemoryStore {
     /// The capabilities of a local file system.
     pub fn like_files() -> Capabilities {
         Capabilities { directories: true, rename: true, file_attributes: true, ..Self::like_s3() }
+    }
+
+    /// The capabilities of a bucket of Ozone with real directories: objects have entity tags, and neither times nor
+    /// permission bits that could be set; directories have an identity.
+    pub fn like_trees() -> Capabilities {
+        Capabilities { directories: true, rename: true, trees: true, ..Self::like_s3() }
     }
 
     /// The clock, in nanoseconds since 1970.
@@ -326,5 +340,12 @@ impl Store for MemoryStore {
             first = first.and(state.delete(key).map_err(|error| error.at(&self.address)));
         }
         first
+    }
+
+    async fn remove_tree(&self, key: &Key) -> Result<()> {
+        if !self.capabilities.trees {
+            return Err(unsupported("deleting of whole directories").at(&self.address).key(key));
+        }
+        self.open()?.remove_tree(key).map_err(|error| error.at(&self.address))
     }
 }

@@ -92,7 +92,9 @@ impl State {
         if self.capabilities.directories {
             self.make_room(key)?;
             if kind == Kind::Directory && self.current(key).is_some() {
-                self.set_attributes(key, attributes);
+                if self.capabilities.file_attributes {
+                    self.set_attributes(key, attributes);
+                }
                 return Ok(self.current(key).map(|content| content.pin.clone()).unwrap_or_default());
             }
         }
@@ -104,6 +106,9 @@ impl State {
             let file = FileId { inode: self.next_serial(), birth_ns: self.now_ns, mtime_ns };
             let kept = Attributes { mtime_ns: Some(mtime_ns), mode, ..Attributes::default() };
             (Pin { file: Some(file), ..Pin::default() }, kept, mtime_ns)
+        } else if self.capabilities.trees && kind == Kind::Directory {
+            let file = FileId { inode: self.next_serial(), birth_ns: 0, mtime_ns: self.now_ns };
+            (Pin { file: Some(file), ..Pin::default() }, Attributes::default(), self.now_ns)
         } else {
             let etag = etag.unwrap_or_else(|| hex::encode(Md5::digest(&data)));
             let version = self.capabilities.versions.then(|| format!("v{:08}", self.next_serial()).into());
@@ -184,6 +189,15 @@ impl State {
         self.now_ns += TICK_NS;
         self.push(key, None);
         Ok(())
+    }
+
+    /// Deletes a directory with all that it holds.
+    pub(super) fn remove_tree(&mut self, key: &Key) -> Result<()> {
+        if !key.is_directory() {
+            return Err(Error::usage("only a directory holds others").key(key));
+        }
+        let all: Vec<Key> = self.current_from(key).map(|(key, _)| key.clone()).collect();
+        all.iter().rev().try_for_each(|key| self.delete(key))
     }
 
     fn has_content_under(&self, directory: &Key) -> bool {

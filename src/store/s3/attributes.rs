@@ -50,6 +50,12 @@ pub(super) fn from_headers(headers: &HeaderMap) -> Result<Attributes> {
     }
     attributes.headers.sort();
     attributes.metadata.sort();
+    file_attributes(&mut attributes);
+    Ok(attributes)
+}
+
+/// Takes time and permission bits from the metadata that a write of ours has put them into.
+pub(in crate::store) fn file_attributes(attributes: &mut Attributes) {
     for (name, value) in &attributes.metadata {
         match name.as_str() {
             MTIME => attributes.mtime_ns = parse_mtime(value),
@@ -57,7 +63,6 @@ pub(super) fn from_headers(headers: &HeaderMap) -> Result<Attributes> {
             _ => {}
         }
     }
-    Ok(attributes)
 }
 
 /// Number of tags that a GET or HEAD announces.

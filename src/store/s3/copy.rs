@@ -11,7 +11,7 @@ use super::client::Request;
 use super::multipart::Outcome;
 use super::object::{quoted, refused_write};
 use super::{PARTS_MAX, S3Store, WRITE_BYTES_MAX, attributes, encode};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::key::Key;
 use crate::manifest::{Attributes, Entry, Pin};
 use crate::store::{Condition, Part, Upload};
@@ -49,7 +49,11 @@ impl S3Store {
             request =
                 request.header("x-amz-metadata-directive", "REPLACE")?.header("x-amz-tagging-directive", "REPLACE")?;
         }
-        let refused = |failure| named(refused_write(failure, condition));
+        let refused = |failure| match refused_write(failure, condition) {
+            // The only thing that was asked to be something was what is copied.
+            error if error.kind() == Kind::Changed && *condition == Condition::Any => named(error.key(&from.key)),
+            error => named(error),
+        };
         let reply = self.client.send(request).await.map_err(refused)?;
         let done = Outcome::read(&reply.body).map_err(refused)?;
         Ok(Pin { etag: Some(done.etag), version: self.version(&reply), file: None })

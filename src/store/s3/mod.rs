@@ -4,7 +4,7 @@ mod attributes;
 mod checksum;
 mod client;
 mod copy;
-mod credentials;
+pub(super) mod credentials;
 mod encode;
 mod error;
 #[cfg(fuzzing)]
@@ -14,10 +14,10 @@ mod moment;
 mod multipart;
 mod object;
 mod page;
-mod sign;
+pub(super) mod sign;
 mod transport;
 mod url;
-mod xml;
+pub(super) mod xml;
 
 use std::fmt;
 use std::ops::Range;
@@ -28,6 +28,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
 
+pub(in crate::store) use self::attributes::file_attributes;
 use self::client::{Client, Request};
 use self::credentials::Credentials;
 use self::error::Failure;
@@ -145,29 +146,41 @@ impl S3Store {
     /// `Usage` for a wrong URL, `Denied` without credentials, `NotFound` where there is no such bucket, `Unavailable`
     /// where the server cannot be reached.
     pub async fn open(url: &str) -> Result<Self> {
-        let location = Location::parse(url)?;
-        let address = location.address();
-        Self::connect(location).await.map_err(|error| error.at(address))
+        Self::open_as(url, None).await
     }
 
-    async fn connect(location: Location) -> Result<Self> {
+    /// As [`Self::open`]; `user` signs with a secret that nobody checks, as Ozone's gateway wants it without security.
+    pub(in crate::store) async fn open_as(url: &str, user: Option<&str>) -> Result<Self> {
+        let location = Location::parse(url)?;
+        let address = location.address();
+        Self::connect(location, user).await.map_err(|error| error.at(address))
+    }
+
+    async fn connect(location: Location, user: Option<&str>) -> Result<Self> {
         let profile = location.profile.as_deref();
         let region = match &location.region {
             Some(region) => region.clone(),
             None => credentials::configured_region(profile).await,
         };
-        let credentials = if location.anonymous { None } else { Some(Credentials::chain(profile, &region).await?) };
+        let credentials = match user {
+            _ if location.anonymous => None,
+            Some(user) => Some(Credentials::unchecked(user)),
+            None => Some(Credentials::chain(profile, &region).await?),
+        };
         let client = Client::new(location.clone(), &region, credentials)?;
 
         let (versions, server_name) = versioning(&client).await?;
         let server = Server::named(&server_name);
         let capabilities = Capabilities {
             ordered: location.ordered.unwrap_or(server != Server::SeaweedFs),
+            steady: true,
             versions: versions && location.versions,
             directories: false,
             rename: false,
+            trees: false,
             copy: true,
             file_attributes: false,
+            headers: true,
             conditional: location.conditional,
             conditional_parts: location.conditional,
             delete_batch_max: DELETE_BATCH_MAX,

@@ -16,12 +16,12 @@ pub(super) const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e46
 pub(super) const UNSIGNED_PAYLOAD: &str = "UNSIGNED-PAYLOAD";
 
 /// The lower-case hexadecimal SHA-256.
-pub(super) fn sha256_hex(data: &[u8]) -> String {
+pub(in crate::store) fn sha256_hex(data: &[u8]) -> String {
     hex::encode(digest::digest(&digest::SHA256, data))
 }
 
 /// A moment as SigV4 writes it, `20261121T105453Z`.
-pub(super) fn amz_date(at: SystemTime) -> String {
+pub(in crate::store) fn amz_date(at: SystemTime) -> String {
     let seconds = at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
     let timestamp = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     let t = jiff::tz::TimeZone::UTC.to_datetime(timestamp);
@@ -30,7 +30,7 @@ pub(super) fn amz_date(at: SystemTime) -> String {
 }
 
 /// The key that signs one identity's requests to one region for one day.
-pub(super) struct SigningKey {
+pub(in crate::store) struct SigningKey {
     /// `date/region/s3/aws4_request`.
     scope: String,
     access_key: String,
@@ -45,7 +45,7 @@ impl fmt::Debug for SigningKey {
 
 impl SigningKey {
     /// Derives the key; `date` is eight digits.
-    pub(super) fn derive(identity: &Identity, date: &str, region: &str) -> Self {
+    pub(in crate::store) fn derive(identity: &Identity, date: &str, region: &str) -> Self {
         let secret = format!("AWS4{}", identity.secret());
         let mut key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
         for part in [date, region, "s3", "aws4_request"] {
@@ -66,12 +66,18 @@ impl SigningKey {
     pub(super) fn authorization(&self, method: &Method, path: &str, query: &str, headers: &HeaderMap) -> String {
         let header = |name: &str| headers.get(name).map_or("", |value| value.to_str().unwrap_or(""));
         let (canonical, signed) = canonical_request(method, path, query, headers, header("x-amz-content-sha256"));
-        let to_sign = format!("AWS4-HMAC-SHA256\n{}\n{}\n{}", header("x-amz-date"), self.scope, sha256_hex(&canonical));
-        let signature = hex::encode(hmac::sign(&self.key, to_sign.as_bytes()));
+        let (_, signature) = self.signature(header("x-amz-date"), &sha256_hex(&canonical));
         format!(
             "AWS4-HMAC-SHA256 Credential={}/{}, SignedHeaders={signed}, Signature={signature}",
             self.access_key, self.scope
         )
+    }
+
+    /// The string to sign for a request of this digest, made at `date` (as [`amz_date`] writes it), and its signature.
+    pub(in crate::store) fn signature(&self, date: &str, digest: &str) -> (String, String) {
+        let to_sign = format!("AWS4-HMAC-SHA256\n{date}\n{}\n{digest}", self.scope);
+        let signature = hex::encode(hmac::sign(&self.key, to_sign.as_bytes()));
+        (to_sign, signature)
     }
 }
 

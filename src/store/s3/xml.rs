@@ -9,12 +9,12 @@ const DEPTH_MAX: usize = 16;
 /// Why a document makes no sense.
 #[derive(Debug, thiserror::Error)]
 #[error("the reply is not the XML that was expected: {0}")]
-pub(super) struct Malformed(pub(super) String);
+pub(in crate::store) struct Malformed(pub(in crate::store) String);
 
 /// Calls `closed(path, text)` at the end of every element but the root, with the path below the root (`Contents/Key`)
 /// and the text since the last tag. Returns the root's name. A document that is cut off, badly nested, too deep or
 /// holds a document type is malformed.
-pub(super) fn walk(
+pub(in crate::store) fn walk(
     xml: &[u8],
     mut closed: impl FnMut(&str, &str) -> Result<(), Malformed>,
 ) -> Result<String, Malformed> {
