@@ -86,7 +86,7 @@ impl Bucket {
                 Some(path) if path.starts_with('/') => Self::open_directory(Path::new(path), options).await,
                 _ => Err(Error::usage(format!("`{url}` is no file URL")).hint("write file:///absolute/path")),
             },
-            Some(("o3" | "ofs" | "o3fs", _)) => Self::open_ozone(url, options).await,
+            Some(_) if OzoneStore::is_url(url) => Self::open_ozone(url, options).await,
             Some((scheme @ ("gs" | "az" | "hdfs"), _)) => {
                 Err(Error::new(Kind::Usage, format!("this version does not serve {scheme}:// yet"))
                     .hint("it serves local directories, s3:// and o3://"))
@@ -264,15 +264,11 @@ impl Bucket {
     /// As [`Self::take`], for who does not want to know what is in it: where the store takes snapshots itself, that costs
     /// one request however much there is.
     pub async fn create_snapshot(&self, name: &Name, as_of_ns: Option<i64>) -> Result<Record> {
-        match &self.native {
-            Some(native) if as_of_ns.is_none() => {
-                self.refuse_unfinished().await?;
-                native.store.create_snapshot(name).await?;
-                let found = native.store.snapshot(name).await?;
-                Ok(unseen(name, found.map_or(0, |found| found.created_ms)))
-            }
-            _ => Ok(self.take(name, as_of_ns).await?.record),
-        }
+        let Some(native) = &self.native else { return Ok(self.take_listed(name, as_of_ns).await?.record) };
+        // The store takes it in one step, so nothing has to be kept away meanwhile, and nothing is written.
+        self.refuse_unfinished().await?;
+        let made = native.provider.create(name, as_of_ns).await?;
+        Ok(unseen(name, made.created_ms))
     }
 
     /// Of a snapshot that the store keeps itself: what is in it, from the entries of an older one with so many objects and
@@ -313,9 +309,14 @@ impl Bucket {
     /// Takes a snapshot, replacing the record of one of the same name. Holds the lease meanwhile: a bucket that a job
     /// is writing to has no state worth a name.
     pub async fn take(&self, name: &Name, as_of_ns: Option<i64>) -> Result<Snapshot> {
-        if let Some(native) = &self.native {
-            return self.take_native(native, name, as_of_ns).await;
+        if self.native.is_some() {
+            self.create_snapshot(name, as_of_ns).await?;
+            return self.existing(name).await;
         }
+        self.take_listed(name, as_of_ns).await
+    }
+
+    async fn take_listed(&self, name: &Name, as_of_ns: Option<i64>) -> Result<Snapshot> {
         let lease = self.lease_soon(&format!("snapshot {name}")).await?;
         let taken = match lease.unfinished().await {
             None => self.take_under_lease(name, as_of_ns).await,
@@ -324,16 +325,6 @@ impl Bucket {
         let released = lease.release(false).await;
         let taken = taken?;
         released.map(|()| taken)
-    }
-
-    /// The store takes a snapshot in one step, so nothing has to be kept away meanwhile, and nothing is written.
-    async fn take_native(&self, native: &Natives, name: &Name, as_of_ns: Option<i64>) -> Result<Snapshot> {
-        self.refuse_unfinished().await?;
-        let taken = self.provider.take(name, as_of_ns).await?;
-        let found = native.store.snapshot(name).await?;
-        let record = counted(unseen(name, found.map_or(0, |found| found.created_ms)), &taken.manifest);
-        native.lists.publish(&record, &taken.manifest, None).await?;
-        Ok(Snapshot { record, catalog: native.lists.clone(), provider: self.provider.clone() })
     }
 
     async fn take_under_lease(&self, name: &Name, as_of_ns: Option<i64>) -> Result<Snapshot> {

@@ -21,7 +21,7 @@ use crate::merge::{Entries, merge_by_key};
 use crate::plan::{Circumstances, Inputs, Options, Plan, Streams, Trees, find_trees, plan, staged_trees};
 use crate::progress::Progress;
 use crate::report::{Report, State};
-use crate::snapshot::{Name, sorted};
+use crate::snapshot::{Name, listed, sorted};
 use crate::store::ListOptions;
 use crate::transfer::{Limits, Setup, Transfer};
 use crate::verify::{Differences, Evidence, prove};
@@ -439,10 +439,7 @@ impl Run {
     }
 
     async fn listed(&self, options: ListOptions) -> Result<Entries<'static>> {
-        let store = self.target.store();
-        let listing = store.list(options).await?;
-        let (ordered, folder) = (store.capabilities().ordered, self.bounds.folder.clone());
-        blocking(move || sorted(listing, ordered, &folder)).await
+        listed(&**self.target.store(), options, &self.bounds.folder).await
     }
 
     /// The job that was left half-way when the lease was taken. To be asked before a snapshot is taken: where nothing

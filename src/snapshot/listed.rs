@@ -151,6 +151,13 @@ pub fn sorted(listing: Listing, ordered: bool, folder: &Path) -> Result<Entries<
     Ok(Box::new(in_order(sorted)))
 }
 
+/// What a store lists, in byte order; sorting may use files in `folder`.
+pub(crate) async fn listed(store: &dyn Store, options: ListOptions, folder: &Path) -> Result<Entries<'static>> {
+    let listing = store.list(options).await?;
+    let (ordered, folder) = (store.capabilities().ordered, folder.to_owned());
+    blocking(move || sorted(listing, ordered, &folder)).await
+}
+
 /// The manifest of the newest snapshot: most of its segments are likely to be in the next one, too.
 pub(super) async fn newest_manifest(catalog: &Catalog) -> Result<Option<Manifest>> {
     match catalog.newest(|_| true).await? {

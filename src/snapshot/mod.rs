@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use listed::Listed;
+pub(crate) use listed::listed;
 pub use listed::sorted;
 pub use name::Name;
 pub use native::Native;

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use tokio::runtime::Handle;
 
-use super::listed::sorted;
+use super::listed::listed;
 use super::{Name, Others, Provider, SnapshotKind, Taken};
 use crate::blocking::{blocking, stream};
 use crate::catalog::{Catalog, write_manifest};
@@ -18,7 +18,7 @@ use crate::manifest::{Entry, Kind, Manifest};
 use crate::merge::{Entries, merge_by_key};
 use crate::plan::{Spool, SpoolWriter};
 use crate::sort::sort_entries;
-use crate::store::ozone::OzoneStore;
+use crate::store::ozone::{NativeSnapshot, OzoneStore};
 use crate::store::{ListOptions, Listing, ListingSender, Store};
 
 /// Memory for sorting what changed, in bytes.
@@ -47,6 +47,16 @@ impl Native {
     /// Snapshots of `store`, with lists of what is in them in `lists`; sorting may use files in `folder`.
     pub fn new(store: Arc<OzoneStore>, lists: Catalog, folder: &Path) -> Self {
         Self { store, lists, folder: folder.into() }
+    }
+
+    /// Takes a snapshot without looking into it.
+    pub async fn create(&self, name: &Name, as_of_ns: Option<i64>) -> Result<NativeSnapshot> {
+        if as_of_ns.is_some() {
+            return Err(Error::usage("a bucket of Ozone cannot be taken as it was at another time")
+                .at(self.store.address())
+                .hint("leave out --as-of"));
+        }
+        self.store.create_snapshot(name).await
     }
 
     /// What is in a snapshot that is there.
@@ -145,10 +155,7 @@ impl Native {
 
     /// What a snapshot that is there lists, in byte order.
     pub async fn entries(&self, name: &Name) -> Result<Entries<'static>> {
-        let store = self.store.at_snapshot(name.as_str());
-        let listing = store.list(ListOptions::default()).await?;
-        let (ordered, folder) = (store.capabilities().ordered, self.folder.clone());
-        blocking(move || sorted(listing, ordered, &folder)).await
+        listed(&self.store.at_snapshot(name.as_str()), ListOptions::default(), &self.folder).await
     }
 }
 
@@ -180,12 +187,7 @@ impl Provider for Native {
     }
 
     async fn take(&self, name: &Name, as_of_ns: Option<i64>) -> Result<Taken> {
-        if as_of_ns.is_some() {
-            return Err(Error::usage("a bucket of Ozone cannot be taken as it was at another time")
-                .at(self.store.address())
-                .hint("leave out --as-of"));
-        }
-        self.store.create_snapshot(name).await?;
+        self.create(name, as_of_ns).await?;
         Ok(Taken { manifest: self.list(name).await?, others: Others::default(), others_named: Vec::new() })
     }
 
@@ -198,7 +200,7 @@ impl Provider for Native {
     async fn keep(&self, name: &Name, entries: Entries<'static>) -> Result<()> {
         match self.store.create_snapshot(name).await {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            outcome => return outcome,
+            outcome => return outcome.map(drop),
         }
         if self.store.snapshot(name).await?.is_none() {
             let what = format!("its snapshot {name} was deleted, and Ozone has not let go of the name yet");

@@ -84,9 +84,9 @@ pub(crate) struct Endpoints {
 }
 
 impl Location {
-    /// True for a URL of one of the three forms.
+    /// True for a URL that begins as one of the three forms does.
     pub(crate) fn is_ozone(url: &str) -> bool {
-        ["o3://", "ofs://", "o3fs://"].iter().any(|scheme| url.starts_with(scheme))
+        matches!(url.split_once(':'), Some(("o3" | "ofs" | "o3fs", _)))
     }
 
     /// Reads a URL. An error of kind `Usage` names what is wrong and teaches the right form.

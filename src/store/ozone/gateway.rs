@@ -121,16 +121,16 @@ pub(super) fn has_credentials() -> bool {
     ["AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"].into_iter().any(given)
 }
 
-/// The entry as the gateway pins it.
-pub(super) fn pinned_by_etag(entry: &Entry) -> Result<Entry> {
-    let pin = Pin { etag: entry.pin.etag.clone(), ..Pin::default() };
-    if pin.etag.is_none() {
-        return Err(Error::new(Kind::Unsupported, "it has no ETag, so a copy of it cannot be pinned").key(&entry.key));
-    }
-    Ok(Entry { pin, ..entry.clone() })
-}
-
 impl OzoneStore {
+    /// As [`Self::on_gateway`], of an object that is copied there: only what has an ETag can be pinned.
+    pub(super) fn to_be_copied(&self, entry: &Entry) -> Result<Entry> {
+        if entry.pin.etag.is_none() {
+            let what = "it has no ETag, so a copy of it cannot be pinned";
+            return Err(Error::new(Kind::Unsupported, what).key(&entry.key));
+        }
+        Ok(self.on_gateway(entry))
+    }
+
     /// The entry as it is asked for at the gateway: with the snapshot's folder in its key, pinned by its ETag if it has one.
     pub(super) fn on_gateway(&self, entry: &Entry) -> Entry {
         let key = match &self.snapshot {

@@ -33,6 +33,7 @@ use self::gateway::Gateway;
 use self::homes::Homes;
 use self::om::{Access, BucketClient, Layout, OzoneManager, Signer, Tls};
 use self::site::Site;
+use super::s3::{KEY_BYTES_MAX, PART_BYTES_MIN, PARTS_MAX, WRITE_BYTES_MAX};
 use super::{Capabilities, Condition, ListOptions, Listing, Object, Part, Store, Upload, unsupported};
 use crate::error::{Error, Kind, Result};
 use crate::key::{Key, SNAPSHOTS};
@@ -41,19 +42,11 @@ use crate::manifest::{Attributes, Entry, Pin};
 /// How long a cluster may take to answer for the first time.
 const FIRST_ANSWER: Duration = Duration::from_secs(20);
 
-/// Longest name of a key, in bytes: what a request to the gateway can carry.
-const KEY_BYTES_MAX: usize = 1024;
-
 /// Longest name of a file or directory where there are directories, in bytes.
 const NAME_BYTES_MAX: usize = 255;
 
 /// Keys in one DeleteKeys: what the Ozone Manager takes in one request without complaint.
 const DELETE_BATCH_MAX: usize = 1000;
-
-/// Smallest part but the last, and most parts, of the gateway's multipart uploads; what one PUT may carry.
-const PART_BYTES_MIN: u64 = 5 << 20;
-const PARTS_MAX: u32 = 10_000;
-const WRITE_BYTES_MAX: u64 = 5 << 30;
 
 /// A bucket of an Ozone cluster, live or as it is in one of its snapshots.
 ///
@@ -314,7 +307,7 @@ impl Store for OzoneStore {
     ) -> Result<Pin> {
         self.live()?;
         self.accepts(to)?;
-        self.shared.gateway.store().await?.copy(&gateway::pinned_by_etag(from)?, to, attributes, condition).await
+        self.shared.gateway.store().await?.copy(&self.to_be_copied(from)?, to, attributes, condition).await
     }
 
     async fn rename(&self, from: &Key, to: &Key) -> Result<()> {

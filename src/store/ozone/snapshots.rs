@@ -64,9 +64,10 @@ impl OzoneStore {
     ///
     /// # Errors
     /// `AlreadyExists` where there is one of this name.
-    pub async fn create_snapshot(&self, name: &Name) -> Result<()> {
+    pub async fn create_snapshot(&self, name: &Name) -> Result<NativeSnapshot> {
         self.live()?;
-        self.shared.bucket.create_snapshot(name.as_str()).await.map_err(|error| error.at(&*self.address)).map(drop)
+        let made = self.shared.bucket.create_snapshot(name.as_str()).await;
+        made.map(NativeSnapshot::from).map_err(|error| error.at(&*self.address))
     }
 
     /// The snapshot of this name, if there is one.

@@ -40,16 +40,16 @@ use crate::key::Key;
 use crate::manifest::{Attributes, Entry, Pin};
 
 /// Longest key in bytes, prefix included ("Naming Amazon S3 objects").
-const KEY_BYTES_MAX: usize = 1024;
+pub(super) const KEY_BYTES_MAX: usize = 1024;
 
 /// What one PUT or one part may carry ("Amazon S3 multipart upload limits").
-const WRITE_BYTES_MAX: u64 = 5 << 30;
+pub(super) const WRITE_BYTES_MAX: u64 = 5 << 30;
 
 /// Smallest part but for the last one (the same).
-const PART_BYTES_MIN: u64 = 5 << 20;
+pub(super) const PART_BYTES_MIN: u64 = 5 << 20;
 
 /// Most parts of one object (the same).
-const PARTS_MAX: u32 = 10_000;
+pub(super) const PARTS_MAX: u32 = 10_000;
 
 /// Most keys in one DeleteObjects.
 const DELETE_BATCH_MAX: usize = 1000;
