@@ -86,7 +86,7 @@ impl Replication {
         if self.is_sealed(name).await? {
             return Ok(());
         }
-        self.check_target()?;
+        self.check_target().await?;
         if self.request.dry_run {
             return self.rehearse(name).await;
         }
@@ -218,8 +218,9 @@ impl Replication {
         Ok(left.is_some_and(|job| job.snapshot == *name && job.source == self.run.source.address()))
     }
 
-    fn check_target(&self) -> Result<()> {
+    async fn check_target(&self) -> Result<()> {
         let target = &self.run.target;
+        target.provider().ready().await.map_err(|error| error.on(Side::Target))?;
         let keeps = target.directory().is_some() || target.provider().kind() != SnapshotKind::Guarded;
         if keeps || self.request.allow_unversioned {
             return Ok(());

@@ -5,7 +5,8 @@
 mod harness;
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead, BufReader, Read as _};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use harness::model::{Content, Step};
@@ -42,29 +43,42 @@ fn landed(target: &Bucket) -> u64 {
     sizes.sum()
 }
 
-fn start(lab: &Lab, source: &str, target: &str, name: &str) -> Child {
-    Command::new(PROGRAM)
-        .args(["sync", source, target, "--snapshot", name, "--json", "--bandwidth", "32M", "--concurrency", "4"])
+/// What a run goes through, as its log says it, and how long in milliseconds it may be let go on from there.
+const PHASES: [(&str, u64); 6] =
+    [("snapshot", 200), ("plan", 50), ("transfer", 400), ("transfer", 1500), ("prove", 50), ("seal", 60)];
+
+/// Starts a sync and waits until it is in this phase; none if it ended before. With its log, which must have a reader.
+fn start(lab: &Lab, source: &str, target: &str, name: &str, phase: &str) -> Option<(Child, BufReader<ChildStderr>)> {
+    let mut child = Command::new(PROGRAM)
+        .args(["sync", source, target, "--snapshot", name, "--json", "--bandwidth", "32M", "--concurrency", "4", "-vv"])
         .arg("--state-dir")
         .arg(lab.path("state"))
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
-        .unwrap()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let is_there = |line: String| line.contains("DEBUG") && line.trim_end().ends_with(phase);
+    if log.by_ref().lines().map_while(Result::ok).any(is_there) {
+        return Some((child, log));
+    }
+    child.wait().unwrap();
+    None
 }
 
-/// Kills syncs of `name` at random moments, then runs one to its end.
+/// Kills a sync of `name` in each of its phases, then runs one to its end.
 fn kill_and_converge(lab: &Lab, source: &Bucket, target: &Bucket, name: &str, forget: bool) -> (u64, Outcome) {
     let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
     eprintln!("seed {seed:#x}");
     let mut numbers = Numbers(seed);
     let mut killed = 0;
-    for _ in 0..4 {
-        let mut child = start(lab, &source.url(), &target.url(), name);
-        std::thread::sleep(Duration::from_millis(150 + numbers.below(2000)));
+    for (phase, more) in PHASES {
+        let Some((mut child, _log)) = start(lab, &source.url(), &target.url(), name, phase) else { break };
+        std::thread::sleep(Duration::from_millis(numbers.below(more)));
         if child.try_wait().unwrap().is_some() {
             break;
         }
+        eprintln!("killed in `{phase}`");
         child.kill().unwrap();
         child.wait().unwrap();
         killed += 1;
@@ -79,7 +93,7 @@ fn kill_and_converge(lab: &Lab, source: &Bucket, target: &Bucket, name: &str, fo
     let there = landed(target);
     let outcome = lab.sync(source.url(), target.url(), name, &[]).sealed();
     eprintln!("killed {killed} runs; {there} bytes had landed, {} were copied", outcome.count("bytes_copied"));
-    assert!(killed > 0, "every run was over before it could be killed");
+    assert!(killed >= 3, "the runs were over before they could be killed");
     assert_same_snapshot(source, target, name);
     assert_replica(&replica(target.content_of_snapshot(name)), &replica(target.content()), "the target");
     let staged = target.content().into_keys().filter(|key| key.starts_with(b".snapferry/staging/")).count();

@@ -71,6 +71,11 @@ pub trait Provider: fmt::Debug + Send + Sync {
     /// How snapshots keep their content here.
     fn kind(&self) -> SnapshotKind;
 
+    /// Fails where no snapshot can be taken, so that nobody copies for nothing.
+    async fn ready(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Takes a snapshot of the bucket as it is, or as it was at `as_of_ns`, and writes its manifest's segments.
     /// The snapshot's record is for the caller to publish.
     async fn take(&self, name: &Name, as_of_ns: Option<i64>) -> Result<Taken>;

@@ -186,6 +186,10 @@ impl Provider for Native {
         SnapshotKind::Native
     }
 
+    async fn ready(&self) -> Result<()> {
+        self.store.check_snapshots().await
+    }
+
     async fn take(&self, name: &Name, as_of_ns: Option<i64>) -> Result<Taken> {
         self.create(name, as_of_ns).await?;
         Ok(Taken { manifest: self.list(name).await?, others: Others::default(), others_named: Vec::new() })

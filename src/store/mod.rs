@@ -53,7 +53,7 @@ pub struct Capabilities {
     pub conditional_parts: bool,
     /// Most keys in one [`Store::delete`].
     pub delete_batch_max: usize,
-    /// Smallest legal part, but for the last one.
+    /// Smallest part to write, but for the last one: what is legal, or below what parts cost the store more than they help.
     pub part_bytes_min: u64,
     /// Most parts of one object.
     pub parts_max: u32,

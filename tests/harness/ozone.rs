@@ -48,16 +48,28 @@ impl Cluster {
             );
             return None;
         };
+        Some(Self::at(&url, directory.into()))
+    }
+
+    fn at(url: &str, directory: PathBuf) -> Self {
         let (volume_url, query) = url.split_once('?').expect("a URL with ports");
         let (_, volume) = volume_url.rsplit_once('/').expect("a URL with a volume");
-        let directory = PathBuf::from(directory);
-        Some(Self {
+        Self {
             volume_url: volume_url.into(),
             volume: volume.into(),
             query: query.into(),
             client: Client::of(&directory),
             directory,
-        })
+        }
+    }
+
+    /// Adds a property to `ozone-site.xml`, or overrides it. Services read it when they start.
+    #[track_caller]
+    pub(crate) fn configure(&self, name: &str, value: &str) {
+        let path = self.directory.join("conf/ozone-site.xml");
+        let site = std::fs::read_to_string(&path).unwrap();
+        let property = format!("<property><name>{name}</name><value>{value}</value></property>\n</configuration>");
+        std::fs::write(&path, site.replace("</configuration>", &property)).unwrap();
     }
 
     /// A new bucket with a name of its own.
@@ -117,6 +129,36 @@ impl Cluster {
         // A test that failed while it held the client has not harmed it: answers are read to their end.
         let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         client.call(words)
+    }
+}
+
+/// A cluster of a test's own, which ends with it.
+#[derive(Debug)]
+pub(crate) struct OwnCluster {
+    pub(crate) cluster: Cluster,
+    _folder: tempfile::TempDir,
+}
+
+impl OwnCluster {
+    /// Starts one with these properties beside the usual ones.
+    #[track_caller]
+    pub(crate) fn start(properties: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("ozone");
+        let status = script("up", &directory).arg("--small").env("PROPERTIES", properties).status().unwrap();
+        assert!(status.success(), "scripts/ozone up: {status}");
+        let env = std::fs::read_to_string(directory.join("env")).unwrap();
+        let url = env.lines().find_map(|line| line.strip_prefix("OZONE_URL=")).expect("a URL").trim_matches('\'');
+        Self { cluster: Cluster::at(url, directory), _folder: folder }
+    }
+}
+
+impl Drop for OwnCluster {
+    fn drop(&mut self) {
+        let down = script("down", &self.cluster.directory).arg("--kill").status();
+        if !down.as_ref().is_ok_and(std::process::ExitStatus::success) {
+            eprintln!("a cluster stays up: {down:?}");
+        }
     }
 }
 

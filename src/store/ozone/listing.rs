@@ -115,14 +115,12 @@ impl Walk {
             let Some((directory, after, page)) = asking.next().await else { return Ok(()) };
             let page = page.map_err(|error| error.key(&Key::from(directory.as_str())))?;
             self.store.learn(&page.children);
-            let full = page.children.len() >= PAGE as usize;
-            // How many entries a page has at most is the server's to say: only an empty one is the last.
-            let children = settled(page.children, after.as_deref());
-            let Some(last) = children.last() else { continue };
-            if full {
+            let settle = if page.truncated { settled } else { in_order };
+            let children = settle(page.children, after.as_deref());
+            if let Some(last) = children.last().filter(|_| page.truncated) {
                 self.nothing_hidden(&last.name, after.as_deref())?;
+                waiting.push((directory, Some(last.name.clone())));
             }
-            waiting.push((directory, Some(last.name.clone())));
             let entries: Vec<Entry> = children.iter().map(|info| entry(info, true)).collect();
             for entry in entries.iter().filter(|entry| entry.key.is_directory() && self.leads_to(&entry.key)) {
                 waiting.push((self.store.wire(&entry.key)?.to_owned(), None));

@@ -56,6 +56,9 @@ impl TouchedPages {
 /// How long the Ozone Manager may take over a diff before listing is thought to be faster.
 const DIFF_PATIENCE: Duration = Duration::from_secs(600);
 
+/// What no snapshot is called: Ozone's names have no such characters.
+const NO_SNAPSHOT: &str = "/none/";
+
 /// Snapshots that one request asks for.
 const PAGE: u32 = 1000;
 
@@ -68,6 +71,18 @@ impl OzoneStore {
         self.live()?;
         let made = self.shared.bucket.create_snapshot(name.as_str()).await;
         made.map(NativeSnapshot::from).map_err(|error| error.at(&*self.address))
+    }
+
+    /// Fails where snapshots are switched off, which the Ozone Manager says only to who takes or deletes one.
+    ///
+    /// # Errors
+    /// `Unsupported` where they are.
+    pub async fn check_snapshots(&self) -> Result<()> {
+        match self.shared.bucket.delete_snapshot(NO_SNAPSHOT).await {
+            Err(error) if error.kind() == Kind::Unsupported => Err(error.at(&*self.address)),
+            // Whatever else stands in the way is said by the request that meets it.
+            _ => Ok(()),
+        }
     }
 
     /// The snapshot of this name, if there is one.

@@ -53,7 +53,7 @@ pub(super) struct DatanodeOptions {
 
 impl Default for DatanodeOptions {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(5), stall: Duration::from_secs(10), connections: 1, chunks: 16, lists: 64 }
+        Self { connect: Duration::from_secs(5), stall: Duration::from_secs(10), connections: 1, chunks: 8, lists: 64 }
     }
 }
 

@@ -7,6 +7,8 @@ pub(super) const OK: i32 = 1;
 pub(super) const BUCKET_ALREADY_EXISTS: i32 = 10;
 pub(super) const KEY_ALREADY_EXISTS: i32 = 11;
 pub(super) const KEY_NOT_FOUND: i32 = 12;
+pub(super) const INTERNAL_ERROR: i32 = 15;
+pub(super) const SCM_IN_SAFE_MODE: i32 = 38;
 pub(super) const INVALID_REQUEST: i32 = 39;
 pub(super) const FILE_NOT_FOUND: i32 = 44;
 pub(super) const DIRECTORY_NOT_FOUND: i32 = 45;
@@ -48,7 +50,9 @@ impl Refusal {
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         let Refusal { status, message, command, .. } = refusal;
-        let (kind, name, hint) = meaning(status);
+        // What the Storage Container Manager refuses while it is starting may come as anything.
+        let starting = status == INTERNAL_ERROR && message.to_ascii_lowercase().contains("safe mode");
+        let (kind, name, hint) = meaning(if starting { SCM_IN_SAFE_MODE } else { status });
         // The message may repeat the name, or be a Java trace of which only the first line says anything.
         let line = message.lines().next().unwrap_or("").trim();
         let text = match (name, line) {
@@ -99,7 +103,11 @@ fn meaning(status: i32) -> (Kind, &'static str, &'static str) {
         79 => (Kind::Denied, "ACCESS_ID_NOT_FOUND", LOGIN),
         91 => (Kind::Denied, "UNAUTHORIZED", LOGIN),
         32 => (Kind::Denied, "S3_SECRET_NOT_FOUND", LOGIN),
-        38 => (Kind::Unavailable, "SCM_IN_SAFE_MODE", "the cluster is starting: wait until it has left its safe mode"),
+        SCM_IN_SAFE_MODE => (
+            Kind::Unavailable,
+            "SCM_IN_SAFE_MODE",
+            "the cluster is starting: wait until it has left its safe mode, for which enough datanodes must run",
+        ),
         20 => (Kind::Unavailable, "OM_NOT_INITIALIZED", "the Ozone Manager is starting: run again a little later"),
         49 => (Kind::Unavailable, "TIMEOUT", ""),
         52 => (Kind::Unavailable, "RATIS_ERROR", "the Ozone Managers do not agree: check that most of them run"),
@@ -113,7 +121,11 @@ fn meaning(status: i32) -> (Kind, &'static str, &'static str) {
         64 => {
             (Kind::Unsupported, "NOT_SUPPORTED_OPERATION", "the cluster's version or the bucket's layout cannot do it")
         }
-        86 => (Kind::Unsupported, "FEATURE_NOT_ENABLED", "for snapshots set ozone.filesystem.snapshot.enabled=true"),
+        86 => (
+            Kind::Unsupported,
+            "FEATURE_NOT_ENABLED",
+            "for snapshots set ozone.filesystem.snapshot.enabled=true and restart the Ozone Managers",
+        ),
         13 => (Kind::Unrepresentable, "INVALID_KEY_NAME", NAME),
         93 => (Kind::Unrepresentable, "INVALID_PATH", NAME),
         58 => (Kind::Usage, "INVALID_BUCKET_NAME", "correct the bucket's name in the URL"),
@@ -129,7 +141,7 @@ fn meaning(status: i32) -> (Kind, &'static str, &'static str) {
         87 => (Kind::Io, "INVALID_SNAPSHOT_ERROR", ""),
         90 => (Kind::Changed, "RENAME_OPEN_FILE", "somebody is writing to it; nobody may, while the job runs"),
         39 => (Kind::Io, "INVALID_REQUEST", ""),
-        15 => (Kind::Io, "INTERNAL_ERROR", "look into the Ozone Manager's log"),
+        INTERNAL_ERROR => (Kind::Io, "INTERNAL_ERROR", "look into the Ozone Manager's log"),
         19 => (Kind::Io, "METADATA_ERROR", "look into the Ozone Manager's log"),
         _ => (Kind::Io, "", ""),
     }
