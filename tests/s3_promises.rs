@@ -361,7 +361,11 @@ fn kill_and_converge(lab: &Lab, source: &str, target: &str, forget: bool, landed
     let outcome = lab.sync(source, target, "night", &[]).sealed();
     let (copied, total) = (outcome.count("bytes_copied"), outcome.count("bytes"));
     eprintln!("killed {killed} runs; {there} of {total} bytes had landed, {copied} were copied by the last");
-    assert!(copied <= total - there + IN_FLIGHT, "of {total} bytes {there} had landed, but {copied} were copied");
+    // A part that a server was still taking when its sender died may show beside the object that it is in.
+    assert!(
+        copied <= total.saturating_sub(there) + IN_FLIGHT,
+        "of {total} bytes {there} had landed, but {copied} were copied"
+    );
     lab.verify(source, target, "night");
 }
 
@@ -435,7 +439,11 @@ fn what_had_landed_before_a_kill_is_not_copied_again() {
         let copied = outcome.count("bytes_copied");
         eprintln!("{there} of {total} bytes had landed, {copied} were copied");
         assert!(there > 0, "nothing had landed");
-        assert!(copied <= total - there + IN_FLIGHT, "of {total} bytes {there} had landed, but {copied} were copied");
+        // A part that a server was still taking when its sender died may show beside the object that it is in.
+        assert!(
+            copied <= total.saturating_sub(there) + IN_FLIGHT,
+            "of {total} bytes {there} had landed, but {copied} were copied"
+        );
         assert_eq!(target.uploads(), 0, "uploads were left open");
     }
 }

@@ -78,9 +78,10 @@ pub(super) struct LimitArguments {
 }
 
 impl LimitArguments {
-    /// Memory is for more than content in flight: sorting, listings, the program itself.
+    /// Memory is for more than content in flight: what the stores receive it in and send it from, sorting, listings, and what
+    /// the allocator keeps.
     pub(super) fn limits(&self, strict: bool) -> Limits {
-        let memory_bytes = (self.memory.0 / 2).max(16 << 20);
+        let memory_bytes = (self.memory.0 / 3).max(16 << 20);
         Limits {
             concurrency: self.concurrency.into(),
             memory_bytes,
