@@ -109,6 +109,7 @@
 pub(crate) mod blocking;
 pub mod bucket;
 pub mod catalog;
+pub mod checksum;
 pub mod cli;
 pub mod config;
 pub mod diff;

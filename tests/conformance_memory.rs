@@ -35,6 +35,7 @@ async fn as_a_store_that_can_do_little() {
     let little = Capabilities {
         ordered: false,
         copy: false,
+        copy_ranges: false,
         conditional: false,
         conditional_parts: false,
         delete_batch_max: 1,

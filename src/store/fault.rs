@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use super::record::Op;
-use super::{Capabilities, Condition, ListOptions, Listing, ListingSender, Object, Part, Store, Upload};
+use super::{Capabilities, Condition, ListOptions, Listing, ListingSender, Object, Part, Piece, Store, Upload};
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::key::Key;
 use crate::manifest::{Attributes, Entry, Pin};
@@ -42,7 +42,7 @@ pub enum Effect {
     Before(ErrorKind),
     /// The call has its effect, but its answer is lost: it fails.
     After(ErrorKind),
-    /// One bit of what is read or written is wrong; calls without data are left alone.
+    /// One bit of what is read, written or copied into a part is wrong; other calls are left alone.
     Corrupt,
     /// The call never returns and has no effect.
     Stall,
@@ -277,6 +277,25 @@ impl Store for Fault {
         self.call(effect, Op::WritePart, &upload.key, write).await
     }
 
+    async fn copy_part(
+        &self,
+        upload: &Upload,
+        number: u32,
+        offset: u64,
+        from: &Entry,
+        range: Range<u64>,
+    ) -> Result<Part> {
+        let effect = self.decide(Op::CopyPart, &from.key);
+        let copy = async {
+            if effect != Some(Effect::Corrupt) {
+                return self.inner.copy_part(upload, number, offset, from, range).await;
+            }
+            let wrong = corrupt(effect, self.inner.read(from, Some(range)).await?.data);
+            self.inner.write_part(upload, number, offset, wrong).await
+        };
+        self.call(effect, Op::CopyPart, &from.key, copy).await
+    }
+
     async fn finish(
         &self,
         upload: &Upload,
@@ -293,6 +312,10 @@ impl Store for Fault {
 
     async fn open_uploads(&self, key: &Key) -> Result<Vec<Upload>> {
         self.inner.open_uploads(key).await
+    }
+
+    async fn pieces(&self, entry: &Entry) -> Result<Option<Vec<Piece>>> {
+        self.simple(Op::Pieces, &entry.key, self.inner.pieces(entry)).await
     }
 
     async fn copy(
@@ -391,6 +414,22 @@ mod tests {
         assert_eq!(fault.read(&entry, None).await.unwrap().data, "eata");
         fault.stat(&"b".into()).await.unwrap();
         assert!(futures::poll!(fault.stat(&"a".into())).is_pending());
+    }
+
+    #[tokio::test]
+    async fn wrong_bytes_are_copied_and_it_is_a_success() {
+        let rule = Rule::new(Op::CopyPart, When::Nth(2), Effect::Corrupt);
+        let fault = Fault::new(Arc::new(MemoryStore::objects("a")), [rule]);
+        put(&fault, "a").await.unwrap();
+        let (entry, none) = (fault.stat(&"a".into()).await.unwrap().unwrap(), Attributes::default());
+        let upload = fault.begin(&"b".into(), 6, &none).await.unwrap();
+        let mut parts = Vec::new();
+        for number in [1, 2] {
+            let offset = u64::from(number - 1) * 3;
+            parts.push(fault.copy_part(&upload, number, offset, &entry, 0..3).await.unwrap());
+        }
+        fault.finish(&upload, &parts, &none, &Condition::Any).await.unwrap();
+        assert_eq!(fault.fetch(&"b".into()).await.unwrap().unwrap().0, "dateat");
     }
 
     #[tokio::test]

@@ -43,6 +43,8 @@ pub struct Capabilities {
     pub trees: bool,
     /// Copies an object on its own side.
     pub copy: bool,
+    /// Copies ranges of its objects into parts of an upload, on its own side.
+    pub copy_ranges: bool,
     /// Keeps modification time and permission bits.
     pub file_attributes: bool,
     /// Keeps content headers (`content-type` and the like) with an object.
@@ -53,7 +55,8 @@ pub struct Capabilities {
     pub conditional_parts: bool,
     /// Most keys in one [`Store::delete`].
     pub delete_batch_max: usize,
-    /// Smallest part to write, but for the last one: what is legal, or below what parts cost the store more than they help.
+    /// Smallest part to write or to copy, but for the last one: what is legal, or below what parts cost the store more than
+    /// they help.
     pub part_bytes_min: u64,
     /// Most parts of one object.
     pub parts_max: u32,
@@ -120,6 +123,19 @@ pub struct Part {
     pub checksum: String,
 }
 
+/// A stretch of an object's content, as the store itself keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// Its length.
+    pub size: u64,
+    /// Equal in two pieces of one store, of the same length, only if their bytes are. Different says nothing.
+    pub identity: Box<str>,
+}
+
+/// Largest part that every store can copy at once: that of UploadPartCopy ("Amazon S3 multipart upload limits"). A
+/// server may be silent until it is done, so parts of a gigabyte or less are wiser.
+pub const COPY_PART_BYTES_MAX: u64 = 5 << 30;
+
 /// A bucket's objects.
 ///
 /// Every method is one request on the wire, or a number of them that does not grow with the object's size,
@@ -174,6 +190,23 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Writes one part; parts of one upload may be written at the same time and again.
     async fn write_part(&self, upload: &Upload, number: u32, offset: u64, data: Bytes) -> Result<Part>;
 
+    /// Copies `range` of an object, on the store's own side, as a part that begins at `offset` of the new one; with
+    /// [`Store::write_part`] in every other respect alike. It may be the very object that the upload will replace.
+    ///
+    /// Pinned to `from`: content that is not the entry's fails with `Changed`, or `NotFound` where it is gone, and the
+    /// error names `from`. The range must not be empty, nor longer than [`COPY_PART_BYTES_MAX`].
+    async fn copy_part(
+        &self,
+        upload: &Upload,
+        number: u32,
+        offset: u64,
+        from: &Entry,
+        range: Range<u64>,
+    ) -> Result<Part> {
+        let _ = (number, offset, from, range);
+        Err(unsupported("copying of ranges").key(&upload.key))
+    }
+
     /// Makes the object appear, whole, from all its parts in order.
     async fn finish(
         &self,
@@ -190,6 +223,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     async fn open_uploads(&self, key: &Key) -> Result<Vec<Upload>> {
         let _ = key;
         Ok(Vec::new())
+    }
+
+    /// The pieces that make up an object's content, in its order and without gaps, as far as the store knows them
+    /// without reading it. None where it knows nothing, which includes content that is no longer there.
+    async fn pieces(&self, entry: &Entry) -> Result<Option<Vec<Piece>>> {
+        let _ = entry;
+        Ok(None)
     }
 
     /// Copies an object on the store's own side, pinned to `from`. `attributes` replace the object's own if given.
@@ -240,6 +280,20 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
 fn unsupported(what: &str) -> Error {
     Error::new(ErrorKind::Unsupported, format!("the store has no {what}"))
+}
+
+/// Whether pieces are as long as the object.
+fn make_up(pieces: &[Piece], size: u64) -> bool {
+    pieces.iter().try_fold(0_u64, |sum, piece| sum.checked_add(piece.size)) == Some(size)
+}
+
+/// Checks that a range to be copied is one, and is in the object.
+fn check_copied(from: &Entry, range: &Range<u64>) -> Result<()> {
+    if range.is_empty() || range.end > from.size || range.end - range.start > COPY_PART_BYTES_MAX {
+        let what = format!("{range:?} of an object of {} bytes cannot be copied as a part", from.size);
+        return Err(Error::internal(what).key(&from.key));
+    }
+    Ok(())
 }
 
 /// The kind that an object store's key and size stand for: an empty object whose name ends in `/` is a directory.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Capabilities, Condition, ListOptions, Listing, Object, Part, Store, Upload};
+use super::{Capabilities, Condition, ListOptions, Listing, Object, Part, Piece, Store, Upload};
 use crate::error::Result;
 use crate::key::Key;
 use crate::manifest::{Attributes, Entry, Pin};
@@ -23,8 +23,10 @@ pub enum Op {
     Write,
     Begin,
     WritePart,
+    CopyPart,
     Finish,
     Abort,
+    Pieces,
     Copy,
     Rename,
     SetAttributes,
@@ -40,7 +42,7 @@ pub struct Call {
     pub op: Op,
     /// The keys it was called with: from and to, all that were to be deleted, or a listing's prefix.
     pub keys: Vec<Key>,
-    /// Bytes asked for or given.
+    /// Bytes asked for or given; 0 of what is copied on the store's own side.
     pub bytes: u64,
 }
 
@@ -141,6 +143,18 @@ impl Store for Record {
         self.inner.write_part(upload, number, offset, data).await
     }
 
+    async fn copy_part(
+        &self,
+        upload: &Upload,
+        number: u32,
+        offset: u64,
+        from: &Entry,
+        range: Range<u64>,
+    ) -> Result<Part> {
+        self.note(Op::CopyPart, &[&from.key, &upload.key], 0);
+        self.inner.copy_part(upload, number, offset, from, range).await
+    }
+
     async fn finish(
         &self,
         upload: &Upload,
@@ -159,6 +173,11 @@ impl Store for Record {
 
     async fn open_uploads(&self, key: &Key) -> Result<Vec<Upload>> {
         self.inner.open_uploads(key).await
+    }
+
+    async fn pieces(&self, entry: &Entry) -> Result<Option<Vec<Piece>>> {
+        self.note(Op::Pieces, &[&entry.key], 0);
+        self.inner.pieces(entry).await
     }
 
     async fn copy(
@@ -214,7 +233,11 @@ mod tests {
         record.rename(&b, &a).await.unwrap_err();
         assert_eq!(record.counts(), [(Op::Read, 2), (Op::Stat, 1), (Op::Write, 1), (Op::Rename, 1)].into());
         assert_eq!((record.bytes(Op::Read), record.bytes(Op::Write)), (6, 4));
+        let upload = record.begin(&b, 2, &none).await.unwrap();
+        record.copy_part(&upload, 1, 0, &entry, 1..3).await.unwrap();
+        assert_eq!((record.count(Op::CopyPart), record.bytes(Op::CopyPart)), (1, 0), "no byte crosses to the store");
         let calls = record.take();
+        assert_eq!(calls[6], Call { op: Op::CopyPart, keys: vec![a.clone(), b.clone()], bytes: 0 });
         assert_eq!(calls[4], Call { op: Op::Rename, keys: vec![b, a], bytes: 0 });
         assert_eq!(record.count(Op::Read), 0);
     }

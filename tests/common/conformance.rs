@@ -37,6 +37,9 @@ pub(crate) async fn run(store: Shared) {
     conditional_parts(&store).await;
     aborting(&store).await;
     copying(&store).await;
+    copying_ranges(&store).await;
+    refused_ranges(&store).await;
+    pieces(&store).await;
     renaming_objects(&store).await;
     renaming_directories(&store).await;
     trees(&store).await;
@@ -493,6 +496,125 @@ async fn copying(store: &Shared) {
     store.copy(&entry, &to, None, &Condition::Any).await.unwrap();
     assert_eq!(get(store, &to).await, b"newer");
     clear_under(store, "copy/").await;
+}
+
+/// An object is put together from ranges of the one that it replaces, and from new bytes.
+async fn copying_ranges(store: &Shared) {
+    let (key, none) = (Key::from("ranges/a b +"), Attributes::default());
+    let size = part_size(store);
+    let data = pattern(3 * size + 777);
+    put(store, &key, &data).await;
+    let old = listed(store, &key).await.unwrap();
+    let fresh: Vec<u8> = data[..size].iter().map(|byte| !byte).collect();
+    let (odd, end) = (13..13 + size, 3 * size - 4..data.len());
+    let expected = [&data[odd.clone()], &fresh, &data[end.clone()]].concat();
+    let upload = store.begin(&key, expected.len() as u64, &none).await.unwrap();
+    if !store.capabilities().copy_ranges {
+        failed(store.copy_part(&upload, 1, 0, &old, 0..size as u64).await, ErrorKind::Unsupported, &key);
+        store.abort(&upload).await.unwrap();
+        return clear_under(store, "ranges/").await;
+    }
+    let copy = async |number: u32, range: Range<usize>| {
+        let (offset, range) = ((number as usize - 1) * size, range.start as u64..range.end as u64);
+        let part = store.copy_part(&upload, number, offset as u64, &old, range.clone()).await.unwrap();
+        assert_eq!((part.number, part.offset, part.size), (number, offset as u64, range.end - range.start));
+        part
+    };
+    copy(1, 0..size).await;
+    let last = copy(3, end).await;
+    let middle = store.write_part(&upload, 2, size as u64, fresh.into()).await.unwrap();
+    let first = copy(1, odd).await;
+    assert!(get(store, &key).await == data, "the old object stays until the new one is whole");
+    let pin = store.finish(&upload, &[first, middle, last], &none, &Condition::Any).await.unwrap();
+    let new = listed(store, &key).await.unwrap();
+    assert!(pin.matches(&new.pin), "{pin:?} {:?}", new.pin);
+    assert_eq!(new.size, expected.len() as u64);
+    assert!(store.read(&new, None).await.unwrap().data == expected);
+    if store.capabilities().versions {
+        assert!(store.read(&old, None).await.unwrap().data == data);
+    }
+
+    // All of another object, and what an upload holds already.
+    let whole = store.begin(&"ranges/whole".into(), new.size, &none).await.unwrap();
+    store.write_part(&whole, 1, 0, data[..size].to_vec().into()).await.unwrap();
+    let part = store.copy_part(&whole, 1, 0, &new, 0..new.size).await.unwrap();
+    store.finish(&whole, &[part], &none, &Condition::Any).await.unwrap();
+    assert!(get(store, &"ranges/whole".into()).await == expected);
+    clear_under(store, "ranges/").await;
+}
+
+/// What is not the pinned content is not copied.
+async fn refused_ranges(store: &Shared) {
+    if !store.capabilities().copy_ranges {
+        return;
+    }
+    let (key, gone, none) = (Key::from("ranges/a"), Key::from("ranges/gone"), Attributes::default());
+    let data = pattern(part_size(store) + 1);
+    let (all, some) = (0..data.len() as u64, 1..data.len() as u64);
+    put(store, &key, &data).await;
+    put(store, &gone, &data).await;
+    let old = listed(store, &key).await.unwrap();
+    let deleted = listed(store, &gone).await.unwrap();
+    let other: Vec<u8> = data.iter().map(|byte| !byte).collect();
+    put(store, &key, &other).await;
+    clear(store, std::slice::from_ref(&gone)).await;
+    let current = listed(store, &key).await.unwrap();
+    let upload = store.begin(&key, all.end, &none).await.unwrap();
+    for range in [all.clone(), some] {
+        if store.capabilities().versions {
+            for entry in [&old, &deleted] {
+                store.copy_part(&upload, 1, 0, entry, range.clone()).await.unwrap();
+            }
+        }
+        let unversioned = |entry: &Entry| match store.capabilities().versions {
+            true => Entry { pin: Pin { version: None, ..entry.pin.clone() }, ..entry.clone() },
+            false => entry.clone(),
+        };
+        let copy = async |entry: &Entry| store.copy_part(&upload, 1, 0, entry, range.clone()).await;
+        failed(copy(&unversioned(&old)).await, ErrorKind::Changed, &key);
+        failed(copy(&unversioned(&deleted)).await, ErrorKind::NotFound, &gone);
+    }
+    for range in [0..0, 5..all.end + 1, all.end..all.end + 1] {
+        store.copy_part(&upload, 1, 0, &current, range.clone()).await.expect_err("this is no range of it");
+    }
+    store.abort(&upload).await.unwrap();
+    failed(store.copy_part(&upload, 1, 0, &current, all).await, ErrorKind::NotFound, &key);
+    assert!(get(store, &key).await == other);
+    assert_eq!(listed(store, &gone).await, None);
+    clear_under(store, "ranges/").await;
+}
+
+/// What a store knows of an object's pieces is all of the object, and equal only where the bytes are.
+async fn pieces(store: &Shared) {
+    let (key, none) = (Key::from("pieces/a"), Attributes::default());
+    let size = part_size(store);
+    let mut data = pattern(2 * size + 777);
+    let mut known = Vec::new();
+    for _ in 0..2 {
+        let upload = store.begin(&key, data.len() as u64, &none).await.unwrap();
+        let parts = write_parts(store, &upload, &data, &[1, 2, 3]).await;
+        store.finish(&upload, &parts, &none, &Condition::Any).await.unwrap();
+        let entry = listed(store, &key).await.unwrap();
+        known.push((entry.clone(), data.clone(), store.pieces(&entry).await.unwrap()));
+        data[size + 5] ^= 1;
+    }
+    // The first content is there no longer, or only under its version.
+    let (old, data, before) = known[0].clone();
+    let again = store.pieces(&old).await.unwrap();
+    known.push((old, data, again.clone()));
+    assert!(again.is_none() || again == before, "{again:?} {before:?}");
+    for (a, b) in known.iter().flat_map(|a| known.iter().map(move |b| (a, b))) {
+        let (Some(pieces), Some(others)) = (&a.2, &b.2) else { continue };
+        assert_eq!(pieces.iter().map(|piece| piece.size).sum::<u64>(), a.0.size);
+        let mut offset = 0;
+        for (piece, other) in pieces.iter().zip(others).take_while(|(piece, other)| piece.size == other.size) {
+            let range = offset..offset + piece.size as usize;
+            assert!(piece != other || a.1[range.clone()] == b.1[range.clone()], "{range:?} {piece:?}");
+            offset = range.end;
+        }
+    }
+    eprintln!("{} tells {:?} pieces of an object of three parts", store.address(), known[1].2.as_ref().map(Vec::len));
+    clear_under(store, "pieces/").await;
 }
 
 async fn renaming_objects(store: &Shared) {

@@ -12,7 +12,7 @@ use snapferry::error::Result;
 use snapferry::key::Key;
 use snapferry::manifest::{Attributes, Entry, Pin};
 use snapferry::store::record::Op;
-use snapferry::store::{Capabilities, Condition, ListOptions, Listing, Object, Part, Store, Upload};
+use snapferry::store::{Capabilities, Condition, ListOptions, Listing, Object, Part, Piece, Store, Upload};
 
 use super::world::Place;
 
@@ -112,6 +112,18 @@ impl Store for Hook {
         self.inner.write_part(upload, number, offset, data).await
     }
 
+    async fn copy_part(
+        &self,
+        upload: &Upload,
+        number: u32,
+        offset: u64,
+        from: &Entry,
+        range: Range<u64>,
+    ) -> Result<Part> {
+        self.call(Op::CopyPart, &from.key).await;
+        self.inner.copy_part(upload, number, offset, from, range).await
+    }
+
     async fn finish(
         &self,
         upload: &Upload,
@@ -126,6 +138,11 @@ impl Store for Hook {
     async fn abort(&self, upload: &Upload) -> Result<()> {
         self.call(Op::Abort, &upload.key).await;
         self.inner.abort(upload).await
+    }
+
+    async fn pieces(&self, entry: &Entry) -> Result<Option<Vec<Piece>>> {
+        self.call(Op::Pieces, &entry.key).await;
+        self.inner.pieces(entry).await
     }
 
     async fn copy(

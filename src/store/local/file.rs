@@ -208,23 +208,73 @@ pub(crate) fn copy_content(from: &OwnedFd, to: &OwnedFd, size: u64) -> Result<Co
     if size > 0 && fs::ioctl_ficlone(to, from).is_ok() {
         return Ok(Copied::Reflink);
     }
-    let (mut read_at, mut write_at_offset) = (0, 0);
-    while read_at < size {
-        let left = usize::try_from(size - read_at).unwrap_or(usize::MAX).min(1 << 30);
-        match fs::copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at_offset), left) {
-            Ok(0) => return Ok(Copied::Bytes),
+    copy_range(from, 0..size, to, 0)?;
+    Ok(Copied::Bytes)
+}
+
+/// Copies a range of a file to an offset of another, or less where the file ends; returns how many bytes. The kernel
+/// does it, and shares whole blocks where the file system can (copy_file_range(2)); else they go through a buffer.
+pub(super) fn copy_range(from: &OwnedFd, range: Range<u64>, to: &OwnedFd, offset: u64) -> Result<u64, Errno> {
+    let (mut read_at, mut written_at) = (range.start, offset);
+    while read_at < range.end {
+        let left = usize::try_from(range.end - read_at).unwrap_or(usize::MAX).min(1 << 30);
+        match fs::copy_file_range(from, Some(&mut read_at), to, Some(&mut written_at), left) {
+            // The end of the file, or of what the kernel can do.
+            Ok(0) => break,
             Ok(_) | Err(Errno::INTR) => {}
             Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => break,
             Err(errno) => return Err(errno),
         }
     }
-    while read_at < size {
-        let chunk = read_range(from, read_at..size.min(read_at + COPY_BUFFER as u64))?;
+    Ok(read_at - range.start + copy_buffered(from, read_at..range.end, to, written_at)?)
+}
+
+fn copy_buffered(from: &OwnedFd, range: Range<u64>, to: &OwnedFd, offset: u64) -> Result<u64, Errno> {
+    let mut chunk = Vec::new();
+    let mut read_at = range.start;
+    while read_at < range.end {
+        chunk.clear();
+        read_into(from, read_at..range.end.min(read_at + COPY_BUFFER as u64), &mut chunk)?;
         if chunk.is_empty() {
             break;
         }
-        write_at(to, &chunk, read_at)?;
+        write_at(to, &chunk, offset + (read_at - range.start))?;
         read_at += chunk.len() as u64;
     }
-    Ok(Copied::Bytes)
+    Ok(read_at - range.start)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn file_of(data: &[u8]) -> OwnedFd {
+        let file = OwnedFd::from(tempfile::tempfile().unwrap());
+        write_at(&file, data, 0).unwrap();
+        file
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// By the kernel and through the buffer, of more than one buffer, beyond the end too.
+        #[test]
+        fn ranges_are_copied(
+            size in 0..3 * COPY_BUFFER, start in 0..3 * COPY_BUFFER, length in 0..3 * COPY_BUFFER, offset in 0..10_000_usize,
+        ) {
+            let data: Vec<u8> = (0..size).map(|i| (i * 31 + i / 251) as u8).collect();
+            let range = start as u64..(start + length) as u64;
+            let there = data.get(start..size.min(start + length)).unwrap_or_default();
+            for copy in [copy_range, copy_buffered] {
+                let (from, to) = (file_of(&data), file_of(&[7; 10_001]));
+                let copied = copy(&from, range.clone(), &to, offset as u64).unwrap();
+                prop_assert_eq!(copied, there.len() as u64);
+                let mut expected = vec![7; 10_001.max(if there.is_empty() { 0 } else { offset + there.len() })];
+                expected[offset..offset + there.len()].copy_from_slice(there);
+                prop_assert!(read_range(&to, 0..4 << 20).unwrap() == expected);
+            }
+        }
+    }
 }

@@ -117,6 +117,7 @@ fn capabilities() -> Capabilities {
         rename: true,
         trees: false,
         copy: true,
+        copy_ranges: true,
         file_attributes: true,
         headers: false,
         conditional: true,
@@ -270,6 +271,19 @@ impl Store for LocalStore {
         self.may_change(&upload.key)?;
         let upload = upload.clone();
         self.blocking(move |root| parts::write_part(root, &upload, number, offset, &data)).await
+    }
+
+    async fn copy_part(
+        &self,
+        upload: &Upload,
+        number: u32,
+        offset: u64,
+        from: &Entry,
+        range: Range<u64>,
+    ) -> Result<Part> {
+        self.may_change(&upload.key)?;
+        let (guard, upload, from) = (self.guard, upload.clone(), from.clone());
+        self.blocking(move |root| parts::copy_part(root, guard, &upload, number, offset, &from, range)).await
     }
 
     async fn finish(

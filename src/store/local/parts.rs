@@ -1,17 +1,18 @@
 //! Files written in parts: a staged file of the final size whose name is the upload's id.
 
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
 use rustix::fs::{self, AtFlags, FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::file::{place, write_at};
+use super::file::{self, Guard, place, write_at};
 use super::root::{Meta, Root, failed, is_absent, set_new};
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::key::Key;
-use crate::manifest::{Attributes, Pin};
-use crate::store::{Condition, Part, Upload};
+use crate::manifest::{Attributes, Entry, Pin};
+use crate::store::{Condition, Part, Upload, check_copied};
 
 /// Where uploads lie until they are finished. They survive a restart.
 const PARTS: &[u8] = b".snapferry/staging/parts";
@@ -62,6 +63,28 @@ fn open(root: &Root, upload: &Upload) -> Result<(OwnedFd, OwnedFd)> {
 pub(super) fn write_part(root: &Root, upload: &Upload, number: u32, offset: u64, data: &Bytes) -> Result<Part> {
     let size = data.len() as u64;
     Writer::open(root, upload, offset, size)?.write(offset, data)?;
+    Ok(Part { number, offset, size, etag: String::new(), checksum: String::new() })
+}
+
+pub(super) fn copy_part(
+    root: &Root,
+    guard: Guard,
+    upload: &Upload,
+    number: u32,
+    offset: u64,
+    from: &Entry,
+    range: Range<u64>,
+) -> Result<Part> {
+    check_copied(from, &range)?;
+    let size = range.end - range.start;
+    let writer = Writer::open(root, upload, offset, size)?;
+    let source = file::open(root, &from.key)?;
+    let meta = guard.check(&source, from)?;
+    let copied = file::copy_range(&source, range, &writer.file, offset)
+        .map_err(|errno| failed(errno, "cannot copy into the staged file", &upload.key))?;
+    if copied != size || guard.check(&source, from)? != meta {
+        return Err(file::changed(&from.key));
+    }
     Ok(Part { number, offset, size, etag: String::new(), checksum: String::new() })
 }
 

@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use md5::{Digest, Md5};
 
-use super::{Capabilities, Condition, ListOptions, Listing, Object, Part, Store, Upload, unsupported};
+use super::{
+    Capabilities, Condition, ListOptions, Listing, Object, Part, Piece, Store, Upload, check_copied, unsupported,
+};
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::key::Key;
 use crate::manifest::{Attributes, Entry, Kind, Pin};
@@ -67,6 +69,7 @@ impl MemoryStore {
             rename: false,
             trees: false,
             copy: true,
+            copy_ranges: true,
             file_attributes: false,
             headers: true,
             conditional: true,
@@ -267,6 +270,26 @@ impl Store for MemoryStore {
         Ok(Part { number, offset, size, etag, checksum: String::new() })
     }
 
+    async fn copy_part(
+        &self,
+        upload: &Upload,
+        number: u32,
+        offset: u64,
+        from: &Entry,
+        range: Range<u64>,
+    ) -> Result<Part> {
+        if !self.capabilities.copy_ranges {
+            return Err(unsupported("copying of ranges").at(&self.address).key(&upload.key));
+        }
+        check_copied(from, &range)?;
+        let content = self.pinned(&*self.open()?, from)?;
+        if content.data.len() as u64 != from.size {
+            return Err(self.fail(ErrorKind::Changed, "the object is not the one that was listed").key(&from.key));
+        }
+        let data = content.data.slice(range.start as usize..range.end as usize);
+        self.write_part(upload, number, offset, data).await
+    }
+
     async fn finish(
         &self,
         upload: &Upload,
@@ -284,6 +307,10 @@ impl Store for MemoryStore {
         };
         let written = holds.and_then(|()| state.put(&upload.key, data, attributes, Some(etag)));
         let pin = written.map_err(|error| error.at(&self.address).key(&upload.key))?;
+        if pin.etag.is_some() {
+            let piece = |part: &Part| Piece { size: part.size, identity: part.etag.as_str().into() };
+            state.set_pieces(&upload.key, parts.iter().map(piece));
+        }
         state.uploads.remove(&upload.id);
         Ok(pin)
     }
@@ -291,6 +318,15 @@ impl Store for MemoryStore {
     async fn abort(&self, upload: &Upload) -> Result<()> {
         self.open()?.uploads.remove(&upload.id);
         Ok(())
+    }
+
+    async fn pieces(&self, entry: &Entry) -> Result<Option<Vec<Piece>>> {
+        let content = match self.pinned(&*self.open()?, entry) {
+            Ok(content) => content,
+            Err(error) if matches!(error.kind(), ErrorKind::Changed | ErrorKind::NotFound) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        Ok((!content.pieces.is_empty()).then(|| content.pieces.to_vec()))
     }
 
     async fn copy(

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use md5::{Digest, Md5};
@@ -9,7 +10,7 @@ use md5::{Digest, Md5};
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::key::Key;
 use crate::manifest::{Attributes, Entry, FileId, Kind, Pin};
-use crate::store::{Capabilities, Condition, ListOptions};
+use crate::store::{Capabilities, Condition, ListOptions, Piece};
 
 /// When the clock of a new store starts: far enough from 0 that nothing takes it for "unknown".
 const START_NS: i64 = 1_700_000_000_000_000_000;
@@ -24,6 +25,8 @@ pub(super) struct Content {
     pub(super) data: Bytes,
     pub(super) attributes: Attributes,
     pub(super) pin: Pin,
+    /// The parts in which it was written; empty where it was written whole.
+    pub(super) pieces: Arc<[Piece]>,
     mtime_ns: i64,
 }
 
@@ -115,7 +118,7 @@ impl State {
             let kept = Attributes { mtime_ns: None, mode: None, ..attributes.clone() };
             (Pin { etag: Some(etag.into()), version, file: None }, kept, self.now_ns)
         };
-        self.push(key, Some(Content { kind, data, attributes, pin: pin.clone(), mtime_ns }));
+        self.push(key, Some(Content { kind, data, attributes, pin: pin.clone(), pieces: Arc::default(), mtime_ns }));
         Ok(pin)
     }
 
@@ -159,6 +162,14 @@ impl State {
         if self.capabilities.directories && self.capabilities.file_attributes {
             let mtime_ns = Some(self.now_ns);
             self.set_attributes(directory, &Attributes { mtime_ns, ..Attributes::default() });
+        }
+    }
+
+    /// Remembers the parts in which a key's content was written.
+    pub(super) fn set_pieces(&mut self, key: &Key, pieces: impl Iterator<Item = Piece>) {
+        let last = self.objects.get_mut(key).and_then(|versions| versions.last_mut());
+        if let Some(content) = last.and_then(|version| version.content.as_mut()) {
+            content.pieces = pieces.collect();
         }
     }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::block::{Block, BlockId, Replication};
 use crate::manifest::{Attributes, BLOCKS};
+use crate::store::Piece;
 
 /// Hexadecimal digits of the attributes' digest.
 const DIGEST_DIGITS: usize = 16;
@@ -56,6 +57,15 @@ pub(super) fn blocks(name: &str) -> Option<Vec<Block>> {
     list.split(',').map(block).collect()
 }
 
+/// The same as pieces, in the order of the object.
+pub(super) fn pieces(name: &str) -> Option<Vec<Piece>> {
+    let piece = |block: Block| {
+        let BlockId { container, local, sequence } = block.id;
+        Piece { size: block.length, identity: format!("{container}.{local}.{sequence}").into() }
+    };
+    Some(blocks(name)?.into_iter().map(piece).collect())
+}
+
 /// True when the name says that something travels with the bytes.
 pub(super) fn has_attributes(name: &str) -> bool {
     name.contains(';')
@@ -93,6 +103,11 @@ mod tests {
         fn a_name_says_which_blocks(list in proptest::collection::vec(any_block(), 0..5), tagged: bool) {
             let tags = if tagged { vec![("a".into(), "b".into())] } else { Vec::new() };
             let name = name(&list, &Attributes { tags, ..Attributes::default() });
+            let all = pieces(&name).unwrap();
+            for (a, b) in list.iter().zip(&all).flat_map(|a| list.iter().zip(&all).map(move |b| (a, b))) {
+                prop_assert_eq!((a.0.id, a.0.length) == (b.0.id, b.0.length), a.1 == b.1);
+            }
+            prop_assert_eq!(all.len(), list.len());
             prop_assert_eq!(blocks(&name), Some(list));
             prop_assert_eq!(has_attributes(&name), tagged);
         }

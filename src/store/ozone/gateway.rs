@@ -1,6 +1,7 @@
 //! The S3 Gateway: everything that is written goes through it, for it checks what it gets.
 
 use std::fmt;
+use std::ops::Range;
 
 use tokio::sync::OnceCell;
 
@@ -10,8 +11,8 @@ use super::om::{BucketClient, OzoneManager};
 use crate::error::{Error, Kind, Result};
 use crate::key::{Key, SNAPSHOTS};
 use crate::manifest::{Entry, Pin};
-use crate::store::Store;
 use crate::store::s3::S3Store;
+use crate::store::{Part, Store, Upload};
 
 /// The volume whose buckets the gateway serves (`ozone.s3g.volume.name`).
 const VOLUME: &str = "s3v";
@@ -129,6 +130,24 @@ impl OzoneStore {
             return Err(Error::new(Kind::Unsupported, what).key(&entry.key));
         }
         Ok(self.on_gateway(entry))
+    }
+
+    /// Copies a range as one part of an upload. The gateway heeds no condition on what a part is copied from, so the key
+    /// is looked at before and after: blocks are written once, and the same ones at both times are those that were read.
+    pub(super) async fn copy_range(
+        &self,
+        upload: &Upload,
+        number: u32,
+        offset: u64,
+        from: &Entry,
+        range: Range<u64>,
+    ) -> Result<Part> {
+        let named = |error: Error| error.at(&*self.address).key(&from.key);
+        self.still(from).await.map_err(named)?;
+        let gateway = self.shared.gateway.store().await?;
+        let part = gateway.copy_part(upload, number, offset, &self.on_gateway(from), range).await?;
+        self.still(from).await.map_err(named)?;
+        Ok(part)
     }
 
     /// The entry as it is asked for at the gateway: with the snapshot's folder in its key, pinned by its ETag if it has one.

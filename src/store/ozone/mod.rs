@@ -34,7 +34,7 @@ use self::homes::Homes;
 use self::om::{Access, BucketClient, Layout, OzoneManager, Signer, Tls};
 use self::site::Site;
 use super::s3::{KEY_BYTES_MAX, PARTS_MAX, WRITE_BYTES_MAX};
-use super::{Capabilities, Condition, ListOptions, Listing, Object, Part, Store, Upload, unsupported};
+use super::{Capabilities, Condition, ListOptions, Listing, Object, Part, Piece, Store, Upload, make_up, unsupported};
 use crate::error::{Error, Kind, Result};
 use crate::key::{Key, SNAPSHOTS};
 use crate::manifest::{Attributes, Entry, Pin};
@@ -135,6 +135,7 @@ impl OzoneStore {
             trees: directories,
             rename: true,
             copy: true,
+            copy_ranges: true,
             file_attributes: false,
             headers: false,
             conditional: true,
@@ -284,6 +285,18 @@ impl Store for OzoneStore {
         self.shared.gateway.store().await?.write_part(upload, number, offset, data).await
     }
 
+    async fn copy_part(
+        &self,
+        upload: &Upload,
+        number: u32,
+        offset: u64,
+        from: &Entry,
+        range: Range<u64>,
+    ) -> Result<Part> {
+        self.live()?;
+        self.copy_range(upload, number, offset, from, range).await
+    }
+
     async fn finish(
         &self,
         upload: &Upload,
@@ -300,6 +313,13 @@ impl Store for OzoneStore {
 
     async fn open_uploads(&self, key: &Key) -> Result<Vec<Upload>> {
         self.shared.gateway.store().await?.open_uploads(key).await
+    }
+
+    /// The blocks, out of the pin: no request. They are written once, so that equal names mean equal bytes, but the last
+    /// one of a file that is appended to grows under its name.
+    async fn pieces(&self, entry: &Entry) -> Result<Option<Vec<Piece>>> {
+        let pieces = entry.pin.blocks().and_then(content::pieces);
+        Ok(pieces.filter(|pieces| make_up(pieces, entry.size)))
     }
 
     async fn copy(

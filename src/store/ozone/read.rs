@@ -98,14 +98,20 @@ impl OzoneStore {
         Ok(Object { data: self.blocks(&blocks, range).await?, attributes })
     }
 
-    /// Asks the Ozone Manager where the entry's content is; it has to be the content that the entry is pinned to.
-    async fn located(&self, entry: &Entry) -> Result<(Vec<Block>, Attributes)> {
+    /// Asks the Ozone Manager what the entry's key is now; it has to be the content that the entry is pinned to.
+    pub(super) async fn still(&self, entry: &Entry) -> Result<KeyInfo> {
         let info = self.info(&entry.key).await?;
         let Some(info) = info else { return Err(Error::new(Kind::NotFound, "there is no such key")) };
         let now = super::entry::entry(&info, self.shared.directories);
         if now.size != entry.size || !now.pin.matches(&entry.pin) && entry.pin != Default::default() {
             return Err(Error::new(Kind::Changed, "it is not what it was when it was listed"));
         }
+        Ok(info)
+    }
+
+    /// Where the content is that the entry is pinned to.
+    async fn located(&self, entry: &Entry) -> Result<(Vec<Block>, Attributes)> {
+        let info = self.still(entry).await?;
         if info.encrypted {
             return Err(Error::new(Kind::Unsupported, "it is encrypted"));
         }

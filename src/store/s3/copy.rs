@@ -8,13 +8,14 @@ use futures::stream::{StreamExt, TryStreamExt, iter};
 use http::Method;
 
 use super::client::Request;
+use super::error::Failure;
 use super::multipart::Outcome;
 use super::object::{quoted, refused_write};
 use super::{PARTS_MAX, S3Store, WRITE_BYTES_MAX, attributes, encode};
 use crate::error::{Error, Kind, Result};
 use crate::key::Key;
 use crate::manifest::{Attributes, Entry, Pin};
-use crate::store::{Condition, Part, Upload};
+use crate::store::{Condition, Part, Upload, check_copied};
 
 /// Length of the parts in which a large object is copied, unless there would be too many.
 const COPY_PART_BYTES: u64 = 1 << 30;
@@ -59,12 +60,8 @@ impl S3Store {
         Ok(Pin { etag: Some(done.etag), version: self.version(&reply), file: None })
     }
 
-    /// Copies `range` of an object, pinned to `from`, as one part of an upload. `offset` is where the part begins in
-    /// the new object.
-    ///
-    /// # Errors
-    /// `Changed` or `NotFound` where `from` is no longer what it was.
-    pub async fn copy_part(
+    /// Copies a range as one part of an upload.
+    pub(super) async fn copy_range(
         &self,
         upload: &Upload,
         number: u32,
@@ -73,16 +70,19 @@ impl S3Store {
         range: Range<u64>,
     ) -> Result<Part> {
         let named = |error: Error| error.at(&*self.address).key(&upload.key);
-        if range.is_empty() || range.end > from.size {
-            return Err(named(Error::internal(format!("{range:?} is no part of an object of {} bytes", from.size))));
-        }
+        check_copied(from, &range).map_err(named)?;
+        // What is not as it should be is what is copied, unless the upload itself is gone.
+        let refused = |failure: Failure| match failure.kind() {
+            Kind::Changed | Kind::NotFound if failure.code() != "NoSuchUpload" => self.named(&from.key)(failure),
+            _ => self.named(&upload.key)(failure),
+        };
         let mut request = self.copy_source(self.part_request(upload, number).patient(), from).map_err(named)?;
         if range != (0..from.size) {
             let extent = format!("bytes={}-{}", range.start, range.end - 1);
             request = request.header("x-amz-copy-source-range", &extent).map_err(named)?;
         }
-        let reply = self.client.send(request).await.map_err(self.named(&upload.key))?;
-        let done = Outcome::read(&reply.body).map_err(self.named(&upload.key))?;
+        let reply = self.client.send(request).await.map_err(refused)?;
+        let done = Outcome::read(&reply.body).map_err(refused)?;
         Ok(Part {
             number,
             offset,
@@ -140,7 +140,7 @@ impl S3Store {
     async fn copy_all_parts(&self, upload: &Upload, from: &Entry, condition: &Condition) -> Result<Pin> {
         let part_bytes = COPY_PART_BYTES.max(from.size.div_ceil(u64::from(PARTS_MAX)));
         let copies = part_ranges(from.size, part_bytes)
-            .map(|(number, range)| self.copy_part(upload, number, range.start, from, range));
+            .map(|(number, range)| self.copy_range(upload, number, range.start, from, range));
         let parts: Vec<Part> = iter(copies).buffered(COPY_PARTS_AT_ONCE).try_collect().await?;
         self.complete_upload(upload, &parts, condition).await
     }

@@ -4,6 +4,7 @@ use super::error::Failure;
 use super::multipart::{Outcome, UploadsPage};
 use super::object::first_failed;
 use super::page::PageParser;
+use super::pieces::PartsPage;
 use super::xml::{self, push_text};
 use crate::error::Kind;
 use crate::key::Key;
@@ -21,6 +22,7 @@ pub fn read_reply(body: &[u8]) {
     }
     let _ = UploadsPage::read(body);
     let _ = Outcome::read(body);
+    let _ = PartsPage::read(body);
     let _ = first_failed(body);
     let refused = Failure::refused(StatusCode::FORBIDDEN, body);
     assert!(refused.code().chars().count() <= body.len());

@@ -14,6 +14,7 @@ mod moment;
 mod multipart;
 mod object;
 mod page;
+mod pieces;
 pub(super) mod sign;
 mod transport;
 mod url;
@@ -34,7 +35,7 @@ use self::credentials::Credentials;
 use self::error::Failure;
 use self::listing::Lister;
 use self::url::{Checksum, Location};
-use super::{Capabilities, Condition, ListOptions, Listing, Object, Part, Store, Upload};
+use super::{Capabilities, Condition, ListOptions, Listing, Object, Part, Piece, Store, Upload};
 use crate::error::{Error, Kind, Result};
 use crate::key::Key;
 use crate::manifest::{Attributes, Entry, Pin};
@@ -83,6 +84,7 @@ pub struct S3Store {
     checksum: Checksum,
     server: Server,
     unchecked_was_told: AtomicBool,
+    tells_no_parts: AtomicBool,
 }
 
 /// Servers whose ways differ from S3's so far that keys would be merged or lost.
@@ -179,6 +181,7 @@ impl S3Store {
             rename: false,
             trees: false,
             copy: true,
+            copy_ranges: true,
             file_attributes: false,
             headers: true,
             conditional: location.conditional,
@@ -197,6 +200,7 @@ impl S3Store {
             checksum: location.checksum,
             server,
             unchecked_was_told: AtomicBool::new(false),
+            tells_no_parts: AtomicBool::new(false),
         })
     }
 
@@ -313,6 +317,17 @@ impl Store for S3Store {
         self.upload_part(upload, number, offset, data).await
     }
 
+    async fn copy_part(
+        &self,
+        upload: &Upload,
+        number: u32,
+        offset: u64,
+        from: &Entry,
+        range: Range<u64>,
+    ) -> Result<Part> {
+        self.copy_range(upload, number, offset, from, range).await
+    }
+
     async fn finish(
         &self,
         upload: &Upload,
@@ -331,6 +346,10 @@ impl Store for S3Store {
         let mut uploads = self.list_uploads(key).await?;
         uploads.retain(|upload| upload.key == *key);
         Ok(uploads)
+    }
+
+    async fn pieces(&self, entry: &Entry) -> Result<Option<Vec<Piece>>> {
+        self.parts_of(entry).await
     }
 
     async fn copy(
