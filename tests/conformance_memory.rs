@@ -38,6 +38,7 @@ async fn as_a_store_that_can_do_little() {
         copy_ranges: false,
         conditional: false,
         conditional_parts: false,
+        proves_whole: false,
         delete_batch_max: 1,
         part_bytes_min: 5 << 20,
         ..MemoryStore::like_s3()

@@ -19,6 +19,7 @@ use bytes::Bytes;
 
 pub use listing::{Listing, ListingSender};
 
+use crate::checksum::Sum;
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::key::Key;
 use crate::manifest::{Attributes, Entry, Kind, Pin};
@@ -53,6 +54,9 @@ pub struct Capabilities {
     pub conditional: bool,
     /// Refuses to finish a multipart upload whose [`Condition`] does not hold.
     pub conditional_parts: bool,
+    /// [`Store::finish`] fails where the checksums of all parts, put together, are not that of what the store put
+    /// together, which it computes itself. One that only repeats what it is told does not have this.
+    pub proves_whole: bool,
     /// Most keys in one [`Store::delete`].
     pub delete_batch_max: usize,
     /// Smallest part to write or to copy, but for the last one: what is legal, or below what parts cost the store more than
@@ -119,8 +123,36 @@ pub struct Part {
     pub size: u64,
     /// The store's receipt for it; empty where it gives none.
     pub etag: String,
-    /// The store's checksum of it, as needed to finish the upload; empty where it gives none.
+    /// CRC64NVME in the text of [`Sum::text`], which the upload is finished with; empty where there is none. Of a part that
+    /// was written it is that of what was sent and confirmed; of one that was copied it is the store's own.
     pub checksum: String,
+}
+
+impl Part {
+    /// Its checksum, if it has one.
+    pub fn sum(&self) -> Option<Sum> {
+        Sum::parse(&self.checksum, self.size)
+    }
+
+    /// Whether the store's answer shows that it copied bytes with this sum: it was not told what they should be. None
+    /// where the answer does not say; then [`Self::claim`] and a store that proves the whole, or reading back. On
+    /// `Some(false)` the part is best written instead: the bytes are wrong, or the server is wrong about them.
+    pub fn proves(&self, sum: &Sum) -> Option<bool> {
+        (self.size != sum.size).then_some(false).or_else(|| self.sum().map(|own| own == *sum))
+    }
+
+    /// Says what its bytes should be, where the store did not say what they are. This is no proof by itself: it is for
+    /// [`Store::finish`] to compare, where the store has the capability `proves_whole`.
+    pub fn claim(&mut self, sum: &Sum) {
+        if self.checksum.is_empty() {
+            self.checksum = sum.text();
+        }
+    }
+
+    /// The checksum of all parts put together; none if one of them has none.
+    fn whole(parts: &[Self]) -> Option<Sum> {
+        parts.iter().try_fold(Sum::default(), |whole, part| Some(whole.then(part.sum()?)))
+    }
 }
 
 /// A stretch of an object's content, as the store itself keeps it.
@@ -207,7 +239,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Err(unsupported("copying of ranges").key(&upload.key))
     }
 
-    /// Makes the object appear, whole, from all its parts in order.
+    /// Makes the object appear, whole, from all its parts in order. With the capability `proves_whole`, where each part
+    /// has its checksum, it fails as `Damaged` if they are not those of the bytes. AWS and SeaweedFS refuse and nothing
+    /// appears; versitygw says only afterwards what it has. Ozone's gateway, moto, directories and any server that is not
+    /// known to compare do not have it.
     async fn finish(
         &self,
         upload: &Upload,

@@ -122,6 +122,7 @@ fn capabilities() -> Capabilities {
         headers: false,
         conditional: true,
         conditional_parts: true,
+        proves_whole: false,
         delete_batch_max: 1000,
         part_bytes_min: 1,
         parts_max: u32::MAX,

@@ -13,6 +13,7 @@ use md5::{Digest, Md5};
 use super::{
     Capabilities, Condition, ListOptions, Listing, Object, Part, Piece, Store, Upload, check_copied, unsupported,
 };
+use crate::checksum::Sum;
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::key::Key;
 use crate::manifest::{Attributes, Entry, Kind, Pin};
@@ -74,6 +75,7 @@ impl MemoryStore {
             headers: true,
             conditional: true,
             conditional_parts: true,
+            proves_whole: true,
             delete_batch_max: 1000,
             part_bytes_min: 1,
             parts_max: 10_000,
@@ -83,13 +85,13 @@ impl MemoryStore {
 
     /// The capabilities of a local file system.
     pub fn like_files() -> Capabilities {
-        Capabilities { directories: true, rename: true, file_attributes: true, ..Self::like_s3() }
+        Capabilities { directories: true, rename: true, file_attributes: true, proves_whole: false, ..Self::like_s3() }
     }
 
     /// The capabilities of a bucket of Ozone with real directories: objects have entity tags, and neither times nor
     /// permission bits that could be set; directories have an identity.
     pub fn like_trees() -> Capabilities {
-        Capabilities { directories: true, rename: true, trees: true, ..Self::like_s3() }
+        Capabilities { directories: true, rename: true, trees: true, proves_whole: false, ..Self::like_s3() }
     }
 
     /// The clock, in nanoseconds since 1970.
@@ -165,6 +167,9 @@ impl MemoryStore {
         }
         if whole.len() as u64 != pending.size {
             return Err(bad(format!("{} bytes were announced and {} written", pending.size, whole.len())));
+        }
+        if self.capabilities.proves_whole && Part::whole(parts).is_some_and(|sum| sum != Sum::of(&whole)) {
+            return Err(bad("the checksums of the parts are not those of the object".into()));
         }
         Ok((whole.freeze(), format!("{}-{}", hex::encode(Md5::digest(&digests)), parts.len())))
     }
@@ -264,10 +269,11 @@ impl Store for MemoryStore {
             return Err(self.fail(ErrorKind::Unsupported, format!("there is no part {number}")).key(&upload.key));
         }
         let (size, etag) = (data.len() as u64, hex::encode(Md5::digest(&data)));
+        let checksum = if self.capabilities.proves_whole { Sum::of(&data).text() } else { String::new() };
         let mut state = self.open()?;
         let pending = state.uploads.get_mut(&upload.id).ok_or_else(|| self.no_upload(upload))?;
         pending.parts.insert(number, (offset, data));
-        Ok(Part { number, offset, size, etag, checksum: String::new() })
+        Ok(Part { number, offset, size, etag, checksum })
     }
 
     async fn copy_part(

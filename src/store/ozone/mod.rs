@@ -140,6 +140,7 @@ impl OzoneStore {
             headers: false,
             conditional: true,
             conditional_parts: false,
+            proves_whole: false,
             delete_batch_max: DELETE_BATCH_MAX,
             part_bytes_min: PART_BYTES,
             parts_max: PARTS_MAX,

@@ -3,13 +3,12 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use crc_fast::CrcAlgorithm;
 use md5::{Digest, Md5};
 
 use super::sign::sha256_hex;
 use super::url::Checksum;
+use crate::checksum::Sum;
 use crate::error::{Error, Result};
-use crate::store::Part;
 
 /// From this size on a body is hashed off the threads that do I/O.
 const OFFLOAD_BYTES_MIN: usize = 256 << 10;
@@ -25,7 +24,7 @@ pub(super) struct Sums {
 /// A body's checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Check {
-    Crc64Nvme(u64),
+    Crc64Nvme(Sum),
     Md5([u8; 16]),
 }
 
@@ -33,7 +32,7 @@ impl Check {
     /// The header's name and value.
     pub(super) fn header(&self) -> (&'static str, String) {
         match self {
-            Self::Crc64Nvme(crc) => ("x-amz-checksum-crc64nvme", crc_text(*crc)),
+            Self::Crc64Nvme(sum) => ("x-amz-checksum-crc64nvme", sum.text()),
             Self::Md5(md5) => ("content-md5", STANDARD.encode(md5)),
         }
     }
@@ -49,7 +48,7 @@ pub(super) async fn sums(body: &Bytes, sha256: bool, checksum: Checksum) -> Resu
     let compute = move |body: &[u8]| Sums {
         sha256: sha256.then(|| sha256_hex(body)),
         check: match checksum {
-            Checksum::Crc64Nvme => Check::Crc64Nvme(crc_fast::checksum(CrcAlgorithm::Crc64Nvme, body)),
+            Checksum::Crc64Nvme => Check::Crc64Nvme(Sum::of(body)),
             Checksum::Md5 => Check::Md5(Md5::digest(body).into()),
         },
     };
@@ -69,56 +68,25 @@ pub(super) fn content_md5(body: &[u8]) -> String {
     STANDARD.encode(Md5::digest(body))
 }
 
-/// The CRC64NVME of an object that is made of these parts in order; none if one of them has no checksum.
-pub(super) fn combined(parts: &[Part]) -> Option<String> {
-    let mut whole = 0;
-    for (index, part) in parts.iter().enumerate() {
-        let bytes: [u8; 8] = STANDARD.decode(&part.checksum).ok()?.try_into().ok()?;
-        let crc = u64::from_be_bytes(bytes);
-        whole =
-            if index == 0 { crc } else { crc_fast::checksum_combine(CrcAlgorithm::Crc64Nvme, whole, crc, part.size) };
-    }
-    (!parts.is_empty()).then(|| crc_text(whole))
-}
-
-fn crc_text(crc: u64) -> String {
-    STANDARD.encode(crc.to_be_bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    fn part(data: &[u8]) -> Part {
-        let checksum = crc_text(crc_fast::checksum(CrcAlgorithm::Crc64Nvme, data));
-        Part { number: 1, offset: 0, size: data.len() as u64, etag: String::new(), checksum }
-    }
-
-    proptest! {
-        #[test]
-        fn parts_combine_to_the_whole(pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..50), 1..6)) {
-            let parts: Vec<_> = pieces.iter().map(|piece| part(piece)).collect();
-            prop_assert_eq!(combined(&parts).unwrap(), part(&pieces.concat()).checksum);
-        }
-    }
 
     #[tokio::test]
     async fn known_values() {
         // The check value of CRC-64/NVME in the CRC catalogue.
         let sums = sums(&Bytes::from_static(b"123456789"), true, Checksum::Crc64Nvme).await.unwrap();
-        assert_eq!(sums.check, Check::Crc64Nvme(0xae8b_1486_0a79_9888));
+        assert_eq!(sums.check, Check::Crc64Nvme(Sum { crc64nvme: 0xae8b_1486_0a79_9888, size: 9 }));
         assert_eq!(sums.check.header().1, "rosUhgp5mIg=");
         assert_eq!(sums.sha256.unwrap(), "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225");
         assert_eq!(content_md5(b""), "1B2M2Y8AsgTpgAmY7PhCfg==");
-        assert_eq!(combined(&[Part { checksum: String::new(), ..part(b"x") }]), None);
     }
 
     #[tokio::test]
     async fn large_bodies_come_out_the_same() {
         let body = Bytes::from(vec![7; OFFLOAD_BYTES_MIN]);
         let large = sums(&body, false, Checksum::Crc64Nvme).await.unwrap();
-        assert_eq!(large.check, Check::Crc64Nvme(crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &body)));
+        assert_eq!(large.check, Check::Crc64Nvme(Sum::of(&body)));
         assert_eq!(large.sha256, None);
     }
 }

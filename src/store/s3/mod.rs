@@ -116,6 +116,12 @@ impl Server {
         self != Self::VersityGw
     }
 
+    /// Whether an upload may be given the checksum of the whole beforehand. versitygw 1.8 then takes the checksum of all
+    /// that a part is copied from for the part's own, and insists on it; left alone it computes the object's, and says so.
+    fn takes_sums_of_uploads(self) -> bool {
+        self != Self::VersityGw
+    }
+
     /// Why this server would keep a key under another name, if it would.
     fn objection(self, key: &str, versions: bool) -> Option<&'static str> {
         let path = key.strip_suffix('/').unwrap_or(key);
@@ -186,6 +192,7 @@ impl S3Store {
             headers: true,
             conditional: location.conditional,
             conditional_parts: location.conditional,
+            proves_whole: location.checksum == Checksum::Crc64Nvme && (server != Server::Plain || location.is_aws()),
             delete_batch_max: DELETE_BATCH_MAX,
             part_bytes_min: PART_BYTES_MIN,
             parts_max: PARTS_MAX,

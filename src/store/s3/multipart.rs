@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::Method;
 
-use super::checksum::{Check, combined};
+use super::checksum::Check;
 use super::client::Request;
 use super::error::Failure;
 use super::object::refused_write;
@@ -20,7 +20,7 @@ impl S3Store {
         let named = |error: Error| error.at(&*self.address).key(key);
         let mut request = self.request(Method::POST, key).query(&[("uploads", "")]);
         attributes::to_headers(attributes, key.is_directory(), &mut request.headers).map_err(named)?;
-        if self.checksum == Checksum::Crc64Nvme {
+        if self.checksum == Checksum::Crc64Nvme && self.server.takes_sums_of_uploads() {
             request = request
                 .header("x-amz-checksum-algorithm", "CRC64NVME")
                 .and_then(|request| request.header("x-amz-checksum-type", "FULL_OBJECT"))
@@ -68,29 +68,35 @@ impl S3Store {
             .request(Method::POST, &upload.key)
             .query(&[("uploadId", &upload.id)])
             .header("content-type", "application/xml")?
-            .body(completion(parts))
+            .body(completion(parts, self.server.takes_sums_of_uploads()))
             .patient();
         if self.capabilities.conditional_parts {
             request = self.guarded(request, condition).map_err(named)?;
         }
-        let whole = if self.checksum == Checksum::Crc64Nvme { combined(parts) } else { None };
-        if let Some(whole) = &whole {
-            let size: u64 = parts.iter().map(|part| part.size).sum();
+        let whole = if self.checksum == Checksum::Crc64Nvme { Part::whole(parts) } else { None };
+        if let Some(whole) = whole.filter(|_| self.server.takes_sums_of_uploads()) {
             request = request
-                .header("x-amz-checksum-crc64nvme", whole)?
+                .header("x-amz-checksum-crc64nvme", &whole.text())?
                 .header("x-amz-checksum-type", "FULL_OBJECT")?
-                .header("x-amz-mp-object-size", &size.to_string())?;
+                .header("x-amz-mp-object-size", &whole.size.to_string())?;
         }
         let refused = |failure| named(refused_write(failure, condition));
         let reply = self.client.send(request).await.map_err(refused)?;
         let done = Outcome::read(&reply.body).map_err(refused)?;
-        if let (Some(whole), Some(theirs)) = (whole, &done.checksum)
-            && whole != *theirs
-        {
-            return Err(named(
-                Error::new(Kind::Damaged, "the object was put together wrongly: its checksum differs")
-                    .hint("run again; if it happens again the server is at fault"),
-            ));
+        match (whole, &done.checksum) {
+            (Some(whole), Some(theirs)) if whole.text() != *theirs => {
+                return Err(named(
+                    Error::new(Kind::Damaged, "the object was put together wrongly: its checksum differs")
+                        .hint("run again; if it happens again the server is at fault"),
+                ));
+            }
+            (Some(_), None) if !self.server.takes_sums_of_uploads() => {
+                return Err(named(
+                    Error::new(Kind::Unsupported, "the server does not say what it has put together")
+                        .hint("add checksum=md5 to its URL"),
+                ));
+            }
+            _ => {}
         }
         Ok(Pin { etag: Some(done.etag), version: self.version(&reply), file: None })
     }
@@ -145,12 +151,12 @@ impl S3Store {
 }
 
 /// The document that names the parts.
-fn completion(parts: &[Part]) -> String {
+fn completion(parts: &[Part], with_checksums: bool) -> String {
     let mut document = String::with_capacity(128 + parts.len() * 160);
     document.push_str("<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
     for part in parts {
         document.push_str("<Part>");
-        if !part.checksum.is_empty() {
+        if with_checksums && !part.checksum.is_empty() {
             document.push_str("<ChecksumCRC64NVME>");
             xml::push_text(&mut document, &part.checksum);
             document.push_str("</ChecksumCRC64NVME>");
@@ -252,7 +258,8 @@ mod tests {
     #[test]
     fn documents() {
         let part = Part { number: 2, offset: 0, size: 1, etag: "e&1".into(), checksum: "c=".into() };
-        assert!(completion(&[part]).contains(
+        assert!(!completion(std::slice::from_ref(&part), false).contains("Checksum"));
+        assert!(completion(&[part], true).contains(
             "<Part><ChecksumCRC64NVME>c=</ChecksumCRC64NVME><ETag>&quot;e&amp;1&quot;</ETag><PartNumber>2</PartNumber></Part>"
         ));
         let page = UploadsPage::read(

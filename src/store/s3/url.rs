@@ -113,6 +113,14 @@ impl Location {
         Ok(())
     }
 
+    /// Whether it is AWS itself that is spoken to.
+    pub(super) fn is_aws(&self) -> bool {
+        self.endpoint.as_ref().is_none_or(|endpoint| {
+            let host = endpoint.host.split(':').next().unwrap_or("");
+            host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn")
+        })
+    }
+
     /// The URL that names the same bucket without anything secret.
     pub(super) fn address(&self) -> String {
         let mut address = format!("s3://{}", self.bucket);
