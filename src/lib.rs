@@ -27,7 +27,7 @@
 //! - [`plan`]: from base, new snapshot and the target as it is to ordered steps. Pure: a plan is files of records. Where
 //!   there is more to order than memory should hold, [`sort`] does it on disk.
 //! - [`transfer`]: carries out the steps that bring content, in two lanes, small objects whole and large ones in parts.
-//!   Every write is checked against the target's own checksum. What landed is remembered by the [`journal`].
+//!   Every write is checked against the target's own [`checksum`]. What landed is remembered by the [`journal`].
 //! - [`verify`]: lists the target and compares it with the snapshot entry by entry; reads it back if asked.
 //! - [`seal`]: receipt, manifest and, last of all, the record on the target, into its [`catalog`].
 //!

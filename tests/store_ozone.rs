@@ -8,9 +8,11 @@ mod harness;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use common::conformance;
 use harness::Numbers;
 use harness::ozone::{Bucket, Cluster, Layout};
+use snapferry::error::Kind;
 use snapferry::key::Key;
 use snapferry::manifest::Attributes;
 use snapferry::store::ozone::OzoneStore;
@@ -75,6 +77,43 @@ async fn both_ways_to_the_data_give_the_same() {
     }
 }
 
+/// The gateway heeds no condition on what a part is copied from: what is written meanwhile must not get into the part.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_is_of_what_was_pinned_or_none() {
+    let Some(cluster) = Cluster::from_environment("SNAPFERRY_TEST_OZONE") else { return };
+    let store = open(&cluster.bucket("parts", Layout::Obs), "").await;
+    let (from, to, none) = (Key::from("from"), Key::from("to"), Attributes::default());
+    let contents = [vec![1; 12 << 20], vec![2; 12 << 20]].map(Bytes::from);
+    let (mut copied, mut refused) = (0, 0);
+    for delay_ms in [0, 5, 20, 50, 100, 200, 400, 2000] {
+        store.write(&from, contents[0].clone(), &none, &Condition::Any).await.unwrap();
+        let entry = store.stat(&from).await.unwrap().unwrap();
+        let pieces = store.pieces(&entry).await.unwrap().unwrap();
+        assert_eq!(pieces.iter().map(|piece| piece.size).sum::<u64>(), entry.size);
+        let upload = store.begin(&to, 11 << 20, &none).await.unwrap();
+        let overwrite = async {
+            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+            store.write(&from, contents[1].clone(), &none, &Condition::Any).await.unwrap();
+        };
+        let copy = store.copy_part(&upload, 1, 0, &entry, 1 << 20..12 << 20);
+        match futures::join!(copy, overwrite).0 {
+            Ok(part) => {
+                copied += 1;
+                store.finish(&upload, &[part], &none, &Condition::Any).await.unwrap();
+                let data = store.fetch(&to).await.unwrap().unwrap().0;
+                assert!(data == contents[0][1 << 20..], "after {delay_ms} ms");
+            }
+            Err(error) => {
+                refused += 1;
+                assert_eq!((error.kind(), error.failed_key()), (Kind::Changed, Some(&from)), "{error}");
+                store.abort(&upload).await.unwrap();
+            }
+        }
+    }
+    assert!(copied > 0, "none was copied");
+    eprintln!("{copied} parts were copied and {refused} refused");
+}
+
 /// Ozone orders the names of a page by UTF-16 and goes on by bytes, so that it may leave some out at the end of a page.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_beyond_the_basic_plane_are_listed_or_an_error() {
@@ -109,7 +148,7 @@ async fn names_beyond_the_basic_plane_are_listed_or_an_error() {
                         "left out"
                     );
                 }
-                Err(error) => assert_eq!((error.kind(), more), (snapferry::error::Kind::BadListing, 200), "{error}"),
+                Err(error) => assert_eq!((error.kind(), more), (Kind::BadListing, 200), "{error}"),
             }
         }
     }
@@ -122,7 +161,7 @@ async fn what_is_not_there_is_an_error() {
     for (old, new) in [("/there-", "/nowhere-"), ("/vol1/", "/vol9/")] {
         let url = bucket.url().replace(old, new);
         let error = OzoneStore::open(&url, false).await.unwrap_err();
-        assert_eq!(error.kind(), snapferry::error::Kind::NotFound, "{error}");
+        assert_eq!(error.kind(), Kind::NotFound, "{error}");
     }
     for layout in [Layout::Fso, Layout::Obs] {
         let store = open(&cluster.bucket("never", layout), "").await;

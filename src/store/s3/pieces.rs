@@ -140,7 +140,11 @@ impl PartsPage {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::manifest::Pin;
 
     fn document(parts: &str, truncated: bool) -> String {
         format!(
@@ -187,5 +191,80 @@ mod tests {
     fn tags_of_parts() {
         assert!(is_of_parts("0123abcd-2") && is_of_parts("a-b-10000"));
         assert!(!is_of_parts("0123abcd") && !is_of_parts("a-") && !is_of_parts("a-b") && !is_of_parts(""));
+    }
+
+    /// A store on a server that answers the question of parts so.
+    async fn store(answer: impl Fn(&str) -> (u16, String) + Clone + Send + 'static) -> S3Store {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("s3://b?anonymous=true&region=r&endpoint=http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let answer = answer.clone();
+                tokio::spawn(async move {
+                    let mut socket = BufReader::new(socket);
+                    loop {
+                        let mut head = String::new();
+                        while !head.ends_with("\r\n\r\n") {
+                            if socket.read_line(&mut head).await.unwrap() == 0 {
+                                return;
+                            }
+                        }
+                        let (status, body) = match head.contains("?attributes=") {
+                            true => answer(&head.to_ascii_lowercase()),
+                            false => (200, "<VersioningConfiguration/>".into()),
+                        };
+                        let reply = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                        socket.write_all(reply.as_bytes()).await.unwrap();
+                    }
+                });
+            }
+        });
+        S3Store::open(&url).await.unwrap()
+    }
+
+    fn entry(etag: &str) -> Entry {
+        let pin = Pin { etag: Some(etag.into()), ..Pin::default() };
+        Entry { pin, ..Entry::object("k", 12) }
+    }
+
+    #[tokio::test]
+    async fn page_after_page() {
+        let crc = "<ChecksumCRC64NVME>c=</ChecksumCRC64NVME>";
+        let store = store(move |head| match head.contains("x-amz-part-number-marker: 2\r\n") {
+            false => (200, document(&(part(1, 5, crc) + &part(2, 5, crc)), true)),
+            true => (200, document(&part(3, 2, crc), false)),
+        });
+        let store = store.await;
+        let sizes = async |entry: Entry| {
+            let pieces = store.parts_of(&entry).await.unwrap()?;
+            Some(pieces.iter().map(|piece| piece.size).collect::<Vec<_>>())
+        };
+        assert_eq!(sizes(entry("e-2")).await, Some(vec![5, 5, 2]));
+        assert_eq!(sizes(Entry { size: 13, ..entry("e-2") }).await, None, "not all of it");
+        assert_eq!(sizes(entry("f-2")).await, None, "other content");
+        let before = store.client.requests();
+        assert_eq!(sizes(entry("e")).await, None, "written whole");
+        assert_eq!(store.client.requests(), before);
+    }
+
+    #[tokio::test]
+    async fn who_does_not_tell_is_asked_once() {
+        let refusal = |code: &str| format!("<Error><Code>{code}</Code></Error>");
+        for (status, body, asks) in [
+            (501, refusal("NotImplemented"), 1),
+            (403, refusal("AccessDenied"), 1),
+            (500, String::new(), 1),
+            (200, "the object itself".into(), 1),
+            (404, refusal("NoSuchKey"), 2),
+        ] {
+            let store = store(move |_| (status, body.clone())).await;
+            let before = store.client.requests();
+            for _ in 0..2 {
+                assert_eq!(store.parts_of(&entry("e-2")).await.unwrap(), None, "{status}");
+            }
+            assert_eq!(store.client.requests() - before, asks, "{status}");
+        }
+        let busy = store(|_| (503, "<Error><Code>SlowDown</Code></Error>".into())).await;
+        assert_eq!(busy.parts_of(&entry("e-2")).await.unwrap_err().kind(), Kind::Throttled);
     }
 }
