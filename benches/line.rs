@@ -105,7 +105,7 @@ fn whole_line(c: &mut Criterion) {
         bounds: Bounds {
             max_delete: MaxDelete::Percent(50.0),
             on_drift: OnDrift::Refuse,
-            limits: Limits { concurrency: 16, memory_bytes: 64 << 20, bandwidth: None, strict: false },
+            limits: Limits { concurrency: 16, memory_bytes: 64 << 20, ..Limits::default() },
             folder: folder.path().into(),
             lease_term: Duration::from_secs(60),
         },

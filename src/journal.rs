@@ -16,10 +16,11 @@ use tokio::sync::mpsc;
 
 use crate::error::{Error, Kind, Result};
 use crate::key::Key;
-use crate::manifest::{Digest, Entry, codec};
+use crate::manifest::{Entry, Subtree, codec};
 use crate::sort::Sorter;
+use crate::store::Part;
 
-const MAGIC: &[u8; 8] = b"sfjrnl01";
+const MAGIC: &[u8; 8] = b"sfjrnl02";
 
 /// Records that may wait to be written.
 const WAITING_MAX: usize = 4096;
@@ -62,21 +63,17 @@ pub enum Event {
         at: Key,
         /// The store's name for the upload.
         upload: String,
-        /// Bytes in each part but the last.
+        /// Bytes in each part but the last; 0 where that differs.
         part_bytes: u64,
     },
     /// A part landed.
     Part {
         /// The store's name for the upload.
         upload: String,
-        /// The part's number.
-        number: u32,
-        /// The store's receipt.
-        etag: String,
-        /// The store's checksum.
-        checksum: String,
-        /// The BLAKE3 subtree value of the part.
-        subtree: [u8; 32],
+        /// The part, with the store's receipt.
+        part: Part,
+        /// The BLAKE3 subtree values of the blocks in it; none of a part that is known again only by reading it again.
+        values: Vec<Subtree>,
     },
 }
 
@@ -87,10 +84,10 @@ pub struct OpenUpload {
     pub source: Entry,
     /// Where it is being written.
     pub at: Key,
-    /// Bytes in each part but the last.
+    /// Bytes in each part but the last; 0 where that differs.
     pub part_bytes: u64,
-    /// The parts that landed: number, receipt, checksum and BLAKE3 subtree value.
-    pub parts: HashMap<u32, (String, String, Digest)>,
+    /// The parts that landed by their numbers, with the BLAKE3 subtree values of their blocks.
+    pub parts: HashMap<u32, (Part, Vec<Subtree>)>,
 }
 
 /// A journal open for writing.
@@ -211,13 +208,15 @@ pub fn encode(event: &Event, out: &mut Vec<u8>) {
             put(upload.as_bytes(), out);
             out.extend(part_bytes.to_le_bytes());
         }
-        Event::Part { upload, number, etag, checksum, subtree } => {
+        Event::Part { upload, part, values } => {
             out.push(4);
             put(upload.as_bytes(), out);
-            out.extend(number.to_le_bytes());
-            put(etag.as_bytes(), out);
-            put(checksum.as_bytes(), out);
-            out.extend(subtree);
+            out.extend(part.number.to_le_bytes());
+            out.extend(part.offset.to_le_bytes());
+            out.extend(part.size.to_le_bytes());
+            put(part.etag.as_bytes(), out);
+            put(part.checksum.as_bytes(), out);
+            put(values.as_flattened(), out);
         }
     }
 }
@@ -242,10 +241,14 @@ pub fn decode(mut bytes: &[u8]) -> Result<Event> {
         },
         4 => Event::Part {
             upload: take_text(bytes)?,
-            number: u32::from_le_bytes(take(bytes)?),
-            etag: take_text(bytes)?,
-            checksum: take_text(bytes)?,
-            subtree: take(bytes)?,
+            part: Part {
+                number: u32::from_le_bytes(take(bytes)?),
+                offset: u64::from_le_bytes(take(bytes)?),
+                size: u64::from_le_bytes(take(bytes)?),
+                etag: take_text(bytes)?,
+                checksum: take_text(bytes)?,
+            },
+            values: take_values(bytes)?,
         },
         _ => return Err(damaged()),
     };
@@ -267,6 +270,11 @@ fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8]> {
     let (head, rest) = bytes.split_at_checked(len).ok_or_else(damaged)?;
     *bytes = rest;
     Ok(head)
+}
+
+fn take_values(bytes: &mut &[u8]) -> Result<Vec<Subtree>> {
+    let (values, rest) = take_bytes(bytes)?.as_chunks();
+    if rest.is_empty() { Ok(values.to_vec()) } else { Err(damaged()) }
 }
 
 fn take_text(bytes: &mut &[u8]) -> Result<String> {
@@ -393,9 +401,9 @@ impl Memory {
                 Event::Began { source, at, upload, part_bytes } => {
                     memory.uploads.insert(upload, OpenUpload { source, at, part_bytes, parts: HashMap::new() });
                 }
-                Event::Part { upload, number, etag, checksum, subtree } => {
+                Event::Part { upload, part, values } => {
                     if let Some(open) = memory.uploads.get_mut(&upload) {
-                        open.parts.insert(number, (etag, checksum, Digest::from_bytes(subtree)));
+                        open.parts.insert(part.number, (part, values));
                     }
                 }
             }

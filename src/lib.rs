@@ -92,7 +92,7 @@
 //!     bounds: Bounds {
 //!         max_delete: MaxDelete::Percent(50.0),
 //!         on_drift: OnDrift::Refuse,
-//!         limits: Limits { concurrency: 8, memory_bytes: 16 << 20, bandwidth: None, strict: false },
+//!         limits: Limits { concurrency: 8, memory_bytes: 16 << 20, ..Limits::default() },
 //!         folder: folder.path().into(),
 //!         lease_term: Duration::from_secs(60),
 //!     },
@@ -112,6 +112,7 @@ pub mod catalog;
 pub mod checksum;
 pub mod cli;
 pub mod config;
+pub mod delta;
 pub mod diff;
 pub mod error;
 pub mod journal;

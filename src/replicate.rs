@@ -10,15 +10,17 @@ use tokio_util::sync::CancellationToken;
 use crate::blocking::blocking;
 use crate::bucket::Bucket;
 use crate::catalog::{Catalog, FORMAT, Job, Lease, Receipt, ReceiptTotals, Record, write_manifest};
+use crate::delta::Policy;
 use crate::error::{Error, Kind, Result, Side};
 use crate::journal::Memory;
 use crate::manifest::Manifest;
-use crate::plan::Plan;
+use crate::plan::{Method, Plan};
 use crate::progress::Progress;
 use crate::report::{Report, State};
 use crate::run::{Base, Bounds, Origin, Run, Unfinished, stopped};
 use crate::seal::seal;
 use crate::snapshot::{Name, SnapshotKind};
+use crate::store::Capabilities;
 use crate::verify::read_back;
 
 /// Steps of a plan that are printed one by one.
@@ -335,8 +337,14 @@ impl Replication {
         let plan = Box::pin(self.run.plan(&from, base.as_ref(), None, &mut Memory::default())).await?;
         self.run.guard(&plan)?;
         self.run.report.bytes_reused = plan.totals.bytes_reused;
+        let (policy, target) = (Policy::of(&self.run.bounds.limits), self.run.target.store().capabilities());
+        let read =
+            plan.landings.iter()?.filter(|landing| landing.as_ref().map_or(true, |one| one.method == Method::Read));
+        let least =
+            read.map(|landing| landing.map(|one| policy.least_bytes(&one.source, one.replaces.as_ref(), target)));
+        self.run.report.bytes_planned_delta = Some(least.sum::<Result<u64>>()?);
         if self.request.steps {
-            self.run.report.steps = steps(&plan, self.run.target.store().capabilities().trees)?;
+            self.run.report.steps = steps(&plan, &policy, target)?;
         }
         self.run.report.state = State::Planned;
         Ok(())
@@ -383,6 +391,7 @@ impl Replication {
             bytes: content.bytes,
             totals,
             bytes_copied: Progress::read(&self.run.progress.bytes_copied),
+            bytes_reused: Progress::read(&self.run.progress.bytes_reused),
             repinned: Progress::read(&self.run.progress.repinned),
             verified: self.run.report.verified.unwrap_or_default().into(),
             sealed,
@@ -430,8 +439,10 @@ fn is_passing(record: &Record) -> bool {
     record.kind == SnapshotKind::Guarded && !record.is_sealed()
 }
 
-/// The plan's steps for people. `trees`: what is moved aside is gone with all in it.
-fn steps(plan: &Plan, trees: bool) -> Result<Vec<String>> {
+/// The plan's steps for people.
+fn steps(plan: &Plan, policy: &Policy, target: &Capabilities) -> Result<Vec<String>> {
+    // Where directories go as a whole, what is moved aside is gone with all in it.
+    let trees = target.trees;
     let mut steps: Vec<String> = plan.trees.iter().take(STEPS_MAX).map(ToString::to_string).collect();
     let mut total = plan.trees.iter().len() as u64 + plan.landings.len() + plan.deletes.len() + plan.directories.len();
     for clear in
@@ -444,7 +455,17 @@ fn steps(plan: &Plan, trees: bool) -> Result<Vec<String>> {
         }
     }
     for landing in plan.landings.iter()?.take(STEPS_MAX) {
-        steps.push(landing?.to_string());
+        let landing = landing?;
+        let base = landing.replaces.as_ref().filter(|_| landing.method == Method::Read && !landing.compare);
+        steps.push(
+            match base
+                .map(|base| policy.allows(&landing.source, Some(base), target).and_then(|()| policy.basis(false, base)))
+            {
+                Some(Ok(basis)) => format!("{landing} (only what changed, {basis})"),
+                Some(Err(why)) => format!("{landing} (whole: {why})"),
+                None => landing.to_string(),
+            },
+        );
     }
     for directory in plan.directories.iter()?.take(STEPS_MAX) {
         steps.push(format!("mkdir    {}", directory?.key));
@@ -481,7 +502,7 @@ mod tests {
             bounds: Bounds {
                 max_delete: MaxDelete::Count(0),
                 on_drift: OnDrift::Refuse,
-                limits: Limits { concurrency: 2, memory_bytes: 16 << 20, bandwidth: None, strict: true },
+                limits: Limits { concurrency: 2, memory_bytes: 16 << 20, strict: true, ..Limits::default() },
                 folder: folder.to_owned(),
                 lease_term: Duration::from_secs(60),
             },

@@ -55,6 +55,9 @@ pub struct Report {
     pub objects_copied: u64,
     /// Bytes to read from the source.
     pub bytes_planned: u64,
+    /// Of a plan: bytes that cross to the target at least, where of large objects only what changed does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_planned_delta: Option<u64>,
     /// Bytes that crossed to the target.
     pub bytes_copied: u64,
     /// Bytes that the target had already.
@@ -110,6 +113,7 @@ impl Report {
             directories_deleted: 0,
             objects_copied: 0,
             bytes_planned: 0,
+            bytes_planned_delta: None,
             bytes_copied: 0,
             bytes_reused: 0,
             requests: 0,
@@ -157,13 +161,17 @@ impl fmt::Display for Report {
         )?;
         if self.state == State::Planned {
             write!(f, "  to copy {}, already there {}", Bytes(self.bytes_planned), Bytes(self.bytes_reused))?;
+            if let Some(least) = self.bytes_planned_delta {
+                write!(f, "; with changed blocks only, from {}", Bytes(least))?;
+            }
         } else {
             write!(
                 f,
-                "  copied {} objects, {}; already there {}",
+                "  copied {} objects, {}; already there {}{}",
                 self.objects_copied,
                 Bytes(self.bytes_copied),
-                Bytes(self.bytes_reused)
+                Bytes(self.bytes_reused),
+                Share(self.bytes_reused, self.bytes_copied + self.bytes_reused)
             )?;
             write!(f, "\n  {} requests, {} retries", self.requests, self.retries)?;
         }
@@ -181,6 +189,18 @@ impl fmt::Display for Report {
             write!(f, "\n  proved by {verified}: {} objects, {}", self.objects, Bytes(self.bytes))?;
         }
         write!(f, "\n  took {:.1} s", self.elapsed_ms as f64 / 1000.0)
+    }
+}
+
+/// What share one number is of another, in brackets; nothing of nothing.
+struct Share(u64, u64);
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self(0, _) | Self(_, 0) => Ok(()),
+            Self(part, whole) => write!(f, " ({:.1}%)", 100.0 * *part as f64 / *whole as f64),
+        }
     }
 }
 

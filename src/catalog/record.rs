@@ -81,6 +81,9 @@ pub struct Receipt {
     pub totals: ReceiptTotals,
     /// Bytes that crossed to the target.
     pub bytes_copied: u64,
+    /// Bytes that the target had already.
+    #[serde(default)]
+    pub bytes_reused: u64,
     /// Objects that had changed at the source since the snapshot and were pinned again.
     pub repinned: u64,
     /// How it was proved: `listing` or `read`.

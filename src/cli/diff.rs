@@ -1,5 +1,6 @@
 //! `snapferry diff`
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use clap::Args;
@@ -11,12 +12,18 @@ use super::output::Output;
 use crate::blocking::blocking;
 use crate::bucket::Bucket;
 use crate::catalog::StoreSegments;
+use crate::delta::changed_ranges;
 use crate::diff::{Change, diff, match_renames};
 use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::manifest::{Entry, Kind, Manifest};
+use crate::manifest::{Blocks, Entry, Kind, Manifest};
 use crate::snapshot::Name;
 use crate::snapshot::clone::CloneMode;
+use crate::store::Store;
+use crate::transfer::{BLOCK_BYTES, Budget, content};
+
+/// Bytes in flight where objects are read.
+const BYTES_IN_FLIGHT: u64 = 64 << 20;
 
 /// Memory for finding renames, in bytes.
 const SORT_MEMORY: usize = 32 << 20;
@@ -29,6 +36,9 @@ pub(super) struct Arguments {
     from: Name,
     /// The newer snapshot.
     to: Name,
+    /// Name the ranges that changed of each object, too. Reads the objects whose block digests are not known.
+    #[arg(long)]
+    blocks: bool,
 }
 
 /// How many changes of each kind there are.
@@ -43,6 +53,10 @@ struct Counts {
 
 pub(super) async fn run(arguments: Arguments, common: &Common, output: &Output) -> Result<()> {
     let bucket = common.open(&arguments.bucket, CloneMode::Auto).await?;
+    let contents = match arguments.blocks {
+        true => Some(Contents::open(&bucket, &arguments).await?),
+        false => None,
+    };
     let (from, from_segments) = open(&bucket, &arguments.from).await?;
     let (to, to_segments) = open(&bucket, &arguments.to).await?;
     let folder = common.folder("tmp")?;
@@ -64,11 +78,22 @@ pub(super) async fn run(arguments: Arguments, common: &Common, output: &Output) 
         let mut first = true;
         while let Some(change) = receiver.recv().await {
             counts.add(&change);
+            let ranges = match &contents {
+                Some(contents) => contents.changed(&change).await?,
+                None => None,
+            };
             if output.is_json() {
                 let comma = if std::mem::take(&mut first) { "" } else { "," };
-                print!("{comma}{}", as_json(&change));
+                let mut line = as_json(&change);
+                if let Some(ranges) = ranges {
+                    line["blocks"] = ranges.iter().map(|range| json!([range.start, range.end])).collect();
+                }
+                print!("{comma}{line}");
             } else if !output.is_quiet() {
                 output.line(&as_text(&change))?;
+                for range in ranges.into_iter().flatten() {
+                    output.line(&format!("     {}-{}", range.start, range.end))?;
+                }
             }
         }
         Ok::<_, Error>(counts)
@@ -100,6 +125,41 @@ pub(super) async fn run(arguments: Arguments, common: &Common, output: &Output) 
 async fn open(bucket: &Bucket, name: &Name) -> Result<(Manifest, Arc<StoreSegments>)> {
     let catalog = bucket.existing(name).await?.catalog;
     Ok((catalog.manifest(name).await?, Arc::new(StoreSegments::new(&catalog, Handle::current()))))
+}
+
+/// Both snapshots, to read what is not known of their objects.
+struct Contents {
+    stores: [Arc<dyn Store>; 2],
+    budget: Budget,
+}
+
+impl Contents {
+    async fn open(bucket: &Bucket, arguments: &Arguments) -> Result<Self> {
+        let reader = async |name: &Name| bucket.existing(name).await?.provider.reader(name).await;
+        let stores = [reader(&arguments.from).await?, reader(&arguments.to).await?];
+        Ok(Self { stores, budget: Budget::new(BYTES_IN_FLIGHT) })
+    }
+
+    /// The ranges that changed of an object whose content did; all of it where it is shorter than a block.
+    async fn changed(&self, change: &Change) -> Result<Option<Vec<Range<u64>>>> {
+        let Change::Modified { from, to, content: true } = change else { return Ok(None) };
+        if to.kind != Kind::Object || to.size == 0 {
+            return Ok(None);
+        }
+        let [old, new] = [self.blocks(0, from).await?, self.blocks(1, to).await?];
+        Ok(Some(match (old, new) {
+            (Some(old), Some(new)) => changed_ranges(&old, &new, to.size),
+            _ => std::iter::once(0..to.size).collect(),
+        }))
+    }
+
+    async fn blocks(&self, side: usize, entry: &Entry) -> Result<Option<Blocks>> {
+        if entry.blocks.is_some() || entry.size < BLOCK_BYTES {
+            return Ok(entry.blocks.clone());
+        }
+        let read = content(&*self.stores[side], entry, false, BLOCK_BYTES, &self.budget, |_| {}).await;
+        Ok(read.map_err(|error| error.key(&entry.key))?.blocks)
+    }
 }
 
 impl Counts {

@@ -151,6 +151,15 @@ impl FromStr for Size {
     }
 }
 
+/// The length of a block.
+pub(super) fn block_size(text: &str) -> Result<Size, String> {
+    let size: Size = text.parse()?;
+    match size.0.is_power_of_two() && (1 << 20..=64 << 20).contains(&size.0) {
+        true => Ok(size),
+        false => Err(format!("`{text}` is no length of a block: write a power of two from 1MiB to 64MiB")),
+    }
+}
+
 /// A limit on deletes: a number, or a share as `50%`.
 pub(super) fn max_delete(text: &str) -> Result<MaxDelete, String> {
     let bad = || format!("`{text}` is no limit: write a number of objects, or a share as 50%");

@@ -8,10 +8,13 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::bars::Bars;
-use super::options::{Common, Size, clone_mode, directory_path, job_folder, max_delete, refuse_nested, refuse_overlap};
+use super::options::{
+    Common, Size, block_size, clone_mode, directory_path, job_folder, max_delete, refuse_nested, refuse_overlap,
+};
 use super::output::Output;
 use crate::bucket::{Bucket, OpenOptions};
 use crate::catalog::Catalog;
+use crate::delta::Delta;
 use crate::error::{Result, Side};
 use crate::progress::Progress;
 use crate::replicate::{Proof, Request, replicate};
@@ -75,6 +78,15 @@ pub(super) struct LimitArguments {
     /// Bytes per second to stay within.
     #[arg(long, value_name = "RATE")]
     bandwidth: Option<Size>,
+    /// Whether only the changed blocks of a large object move, where the target has an older version of it.
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    delta: Delta,
+    /// Read the target's older version where nothing is known of its blocks, to move only what changed.
+    #[arg(long)]
+    learn_target: bool,
+    /// The length of a block: a power of two from 1 MiB to 64 MiB.
+    #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = block_size)]
+    block_size: Size,
 }
 
 impl LimitArguments {
@@ -87,6 +99,10 @@ impl LimitArguments {
             memory_bytes,
             bandwidth: self.bandwidth.map(|rate| rate.0),
             strict,
+            delta: self.delta,
+            learn_target: self.learn_target,
+            block_bytes: self.block_size.0,
+            ..Limits::default()
         }
     }
 }

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use proptest::option;
 use proptest::prelude::*;
 
-use super::{Attributes, Digest, Entry, FileId, Kind, Pin};
+use super::{Attributes, Blocks, Digest, Entry, FileId, Kind, Pin};
 use crate::key::Key;
 
 /// Keys that are short enough to meet each other and awkward enough to break what is careless.
@@ -48,7 +47,8 @@ pub(crate) fn attributes() -> impl Strategy<Value = Attributes> {
 /// Any object or directory with anything known of it.
 pub(crate) fn entry() -> impl Strategy<Value = Entry> {
     let digest = any::<[u8; 32]>().prop_map(Digest::from_bytes);
-    let blocks = proptest::collection::vec(any::<u8>(), 0..100).prop_map(Bytes::from);
+    let blocks = (20_u32..30, proptest::collection::vec(any::<[u8; 32]>(), 1..4));
+    let blocks = blocks.prop_map(|(log, values)| Blocks::new(1 << log, &values));
     let known = (pin(), option::of(pin()), option::of(digest), option::of(blocks), option::of(attributes()));
     (key(), any::<bool>(), 0..1u64 << 50, any::<i64>(), option::of(any::<u32>()), known).prop_map(
         |(key, directory, size, mtime_ns, mode, (pin, origin, digest, blocks, attributes))| {

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use super::{Digest, Entry, FileId, Kind, Pin};
+use super::{Blocks, Digest, Entry, FileId, Kind, Pin};
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::key::Key;
 
@@ -47,7 +47,7 @@ pub fn encode(entry: &Entry, out: &mut Vec<u8>) {
         body.extend(digest.as_bytes());
     }
     if let Some(blocks) = &entry.blocks {
-        put_bytes(&mut body, blocks);
+        put_bytes(&mut body, blocks.as_bytes());
     }
     if let Some(attributes) = &entry.attributes {
         put_bytes(&mut body, &super::attributes_to_json(attributes));
@@ -91,7 +91,7 @@ fn decode_body(body: &mut &[u8]) -> Result<Entry> {
     let pin = take_pin(body, flags >> PIN_SHIFT)?;
     let origin = has(ORIGIN).then(|| take_pin(body, flags >> ORIGIN_SHIFT)).transpose()?;
     let digest = has(DIGEST).then(|| take(body).map(Digest::from_bytes)).transpose()?;
-    let blocks = has(BLOCKS).then(|| take_bytes(body).map(Bytes::copy_from_slice)).transpose()?;
+    let blocks = has(BLOCKS).then(|| take_blocks(body)).transpose()?;
     let attributes = match has(ATTRIBUTES) {
         true => Some(super::attributes_from_json(take_bytes(body)?).map_err(|error| error.key(&key))?),
         false => None,
@@ -196,6 +196,11 @@ fn take_bytes<'a>(input: &mut &'a [u8]) -> Result<&'a [u8]> {
     let (first, rest) = input.split_at_checked(length).ok_or_else(cut_short)?;
     *input = rest;
     Ok(first)
+}
+
+fn take_blocks(input: &mut &[u8]) -> Result<Blocks> {
+    Blocks::from_bytes(Bytes::copy_from_slice(take_bytes(input)?))
+        .ok_or_else(|| damaged("has block digests that are none"))
 }
 
 fn take_text(input: &mut &[u8]) -> Result<Box<str>> {

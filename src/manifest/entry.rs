@@ -1,8 +1,8 @@
 //! One line of a manifest: a key and what is known of it.
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::Blocks;
 use crate::key::Key;
 
 /// A BLAKE3 digest, the one that `b3sum` prints.
@@ -130,8 +130,8 @@ pub struct Entry {
     pub origin: Option<Pin>,
     /// BLAKE3 of the content, where the bytes have passed.
     pub digest: Option<Digest>,
-    /// BLAKE3 subtree values of the content's blocks, 32 bytes each, where they are kept.
-    pub blocks: Option<Bytes>,
+    /// BLAKE3 subtree values of the content's blocks, where the bytes have passed and are at least a block.
+    pub blocks: Option<Blocks>,
     /// What the store cannot hold itself but a restore must give back.
     pub attributes: Option<Box<Attributes>>,
 }

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 pub(crate) mod arbitrary;
+mod blocks;
 pub mod codec;
 mod entry;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod writer;
 pub(crate) const WAY_OUT: &str = "put this file of the catalog back from a copy; or, on a target, drop the snapshot with \
     `snapferry snapshot delete --force` and sync again with --on-drift repair, which compares everything";
 
+pub use blocks::{BlockHasher, Blocks, Subtree, digest_and_blocks, merge};
 pub use entry::{Attributes, BLOCKS, Digest, Entry, FileId, Kind, Pin};
 pub use reader::SegmentSource;
 pub use root::{Manifest, Segment, Totals};

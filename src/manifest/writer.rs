@@ -110,7 +110,7 @@ fn weight(entry: &Entry) -> usize {
         + pin(&entry.pin)
         + entry.origin.as_ref().map_or(0, pin)
         + entry.digest.map_or(0, |_| 32)
-        + entry.blocks.as_ref().map_or(0, Bytes::len)
+        + entry.blocks.as_ref().map_or(0, |blocks| blocks.as_bytes().len())
         + attributes;
     bytes.div_ceil(WEIGHT_BYTES)
 }
@@ -120,6 +120,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::manifest::Blocks;
     use crate::manifest::memory::Memory;
 
     #[test]
@@ -144,7 +145,7 @@ mod tests {
         let memory = Memory::default();
         let entry = |i: usize| {
             let mut entry = Entry::object(format!("large/{i:04}"), 1);
-            entry.blocks = Some(vec![i as u8; 400_000].into());
+            entry.blocks = Some(Blocks::new(1 << 23, &vec![[i as u8; 32]; 12_500]));
             entry
         };
         let base = memory.write((0..400).map(entry));

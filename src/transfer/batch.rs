@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use super::hashing::PartHasher;
 use super::parts::Landed;
 use super::whole::damaged;
 use super::{Transfer, landed_as};
@@ -13,7 +12,7 @@ use crate::blocking::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::journal::Event;
 use crate::key::Key;
-use crate::manifest::{Entry, Kind as EntryKind};
+use crate::manifest::{BlockHasher, Entry, Kind as EntryKind};
 use crate::plan::{Landing, Method, staging_key};
 use crate::progress::Progress;
 use crate::store::local::LocalStore;
@@ -122,9 +121,9 @@ impl Transfer {
     ) -> Option<Landed> {
         let (from, to) = self.directories()?;
         self.bandwidth.pass(size).await;
-        let (source, upload) = (source.clone(), upload.clone());
+        let (source, upload, block_bytes) = (source.clone(), upload.clone(), self.policy.block_bytes);
         let copied = blocking(move || {
-            let mut hasher = PartHasher::new(offset);
+            let mut hasher = BlockHasher::new(offset, block_bytes);
             to.write_range_now(&upload, &from, &source, offset..offset + size, |data| hasher.update(data))?;
             let part = Part { number, offset, size, etag: String::new(), checksum: String::new() };
             Ok((part, hasher.finish()))

@@ -17,23 +17,25 @@ impl Transfer {
         if source.kind != there.kind || source.size != there.size {
             return Ok(false);
         }
-        let digest = match (md5_of(source), md5_of(there)) {
-            (Some(ours), Some(theirs)) if ours == theirs => source.digest,
+        let (digest, blocks) = match (md5_of(source), md5_of(there)) {
+            (Some(ours), Some(theirs)) if ours == theirs => (source.digest, None),
             (Some(_), Some(_)) => return Ok(false),
             (None, Some(theirs)) => {
-                let Content { digest, md5 } =
+                let Content { digest, blocks, md5 } =
                     self.content(&*self.source, source, true).await.map_err(|error| source_gone(error, &source.key))?;
                 if md5.as_deref() != Some(theirs) {
                     return Ok(false);
                 }
-                digest_if(source, digest)
+                (digest_if(source, digest), blocks)
             }
             (_, None) => {
                 let ours = self.digest_of(&*self.source, source, Side::Source).await?;
-                if ours != self.digest_of(&*self.target, there, Side::Target).await? {
+                let theirs = self.content(&*self.target, there, false).await;
+                let Content { digest, blocks, .. } = theirs.map_err(|error| error.on(Side::Target).key(&there.key))?;
+                if ours != digest {
                     return Ok(false);
                 }
-                digest_if(source, ours)
+                (digest_if(source, ours), blocks)
             }
         };
         // A listing does not tell the version, and a file's own attributes may still be wrong.
@@ -48,7 +50,7 @@ impl Transfer {
         if !now.pin.matches(&there.pin) || !right_mode || !right_time || !same_attributes(source, &now) {
             return Ok(false);
         }
-        let landed = Entry { pin: now.pin, mode: now.mode.or(source.mode), digest, ..landed_as(source) };
+        let landed = Entry { pin: now.pin, mode: now.mode.or(source.mode), digest, blocks, ..landed_as(source) };
         self.journal.append(Event::Landed(landed)).await?;
         Ok(true)
     }
@@ -62,8 +64,8 @@ impl Transfer {
         Ok(content.digest)
     }
 
-    async fn content(&self, store: &dyn Store, entry: &Entry, md5: bool) -> Result<Content> {
-        let reading = content(store, entry, md5, &self.budget, |error| self.failed(error));
+    pub(super) async fn content(&self, store: &dyn Store, entry: &Entry, md5: bool) -> Result<Content> {
+        let reading = content(store, entry, md5, self.policy.block_bytes, &self.budget, |error| self.failed(error));
         self.cancel.run_until_cancelled(reading).await.unwrap_or_else(|| Err(Error::new(Kind::Cancelled, "stopped")))
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{BLOCK_BYTES, Transfer};
+use super::Transfer;
 use crate::error::{Error, Kind, Result};
 use crate::key::Key;
 use crate::manifest::Kind as EntryKind;
@@ -73,7 +73,8 @@ impl Transfer {
         let (sender, mut waiting) = mpsc::channel(WAITING_MAX);
         let together = lane == Lane::Small && self.directories().is_some();
         let markers = !self.target.capabilities().directories;
-        let reading = tokio::task::spawn_blocking(move || read(lane, markers, &landings, &sender));
+        let whole_bytes_max = self.policy.whole_bytes_max;
+        let reading = tokio::task::spawn_blocking(move || read(lane, (markers, whole_bytes_max), &landings, &sender));
         let mut tasks = JoinSet::new();
         let mut failures = Vec::new();
         let mut marker = Key::default();
@@ -125,14 +126,20 @@ impl Transfer {
     }
 }
 
-/// Sends the lane's landings. `markers`: those of directories have a lane of their own.
-fn read(lane: Lane, markers: bool, landings: &Spool<Landing>, sender: &mpsc::Sender<Vec<Landing>>) -> Result<()> {
+/// Sends the lane's landings. `markers`: those of directories have a lane of their own. `whole_bytes_max`: what is larger goes
+/// in parts.
+fn read(
+    lane: Lane,
+    (markers, whole_bytes_max): (bool, u64),
+    landings: &Spool<Landing>,
+    sender: &mpsc::Sender<Vec<Landing>>,
+) -> Result<()> {
     let mut batch = Vec::with_capacity(BATCH);
     for landing in landings.iter()? {
         let landing = landing?;
         let its_lane = match landing.source.kind {
             EntryKind::Directory if markers => Lane::Markers,
-            _ if landing.source.size > BLOCK_BYTES && landing.method == Method::Read => Lane::Large,
+            _ if landing.source.size > whole_bytes_max && landing.method == Method::Read => Lane::Large,
             _ => Lane::Small,
         };
         if its_lane == lane && landing.method != Method::Move {

@@ -4,6 +4,7 @@
 //! large ones. Bytes are taken from one budget before they are read and given back when the target has acknowledged
 //! the write.
 
+mod assemble;
 mod bandwidth;
 mod batch;
 mod budget;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use self::assemble::Assembled;
 use self::bandwidth::Bandwidth;
 pub(crate) use self::budget::Budget;
 pub(crate) use self::content::content;
@@ -29,6 +31,7 @@ use self::hashing::Hashing;
 use self::limiter::Limiter;
 
 use crate::catalog::Lease;
+use crate::delta::{Delta, Policy};
 use crate::error::{Error, Kind, Result, Side};
 use crate::journal::{Event, Journal, OpenUpload};
 use crate::key::Key;
@@ -37,10 +40,13 @@ use crate::plan::{Landing, Method, same_mode, staging_key};
 use crate::progress::Progress;
 use crate::retry::retry;
 use crate::snapshot::{Name, Provider};
-use crate::store::Store;
+use crate::store::{Condition, Store};
 
-/// The length of a block, in bytes: up to this an object is written whole, and a part is one or more of them.
-pub const BLOCK_BYTES: u64 = 8 << 20;
+/// Up to this size an object goes in one request unless it is set, in bytes.
+const WHOLE_BYTES_MAX: u64 = 8 << 20;
+
+/// The length of a block unless it is set, in bytes.
+pub(crate) const BLOCK_BYTES: u64 = 8 << 20;
 
 /// How often an object that keeps changing is pinned again before that is an error.
 const REPINS_MAX: u32 = 3;
@@ -56,6 +62,30 @@ pub struct Limits {
     pub bandwidth: Option<u64>,
     /// An object that changed at the source is an error, not pinned again.
     pub strict: bool,
+    /// When only changed blocks of large objects move.
+    pub delta: Delta,
+    /// The target may be read for block digests that are not known.
+    pub learn_target: bool,
+    /// Length of a block, in bytes: a power of two from 1,024.
+    pub block_bytes: u64,
+    /// Up to this size an object goes in one request, in bytes.
+    pub whole_bytes_max: u64,
+}
+
+impl Default for Limits {
+    /// What the command line has without options.
+    fn default() -> Self {
+        Self {
+            concurrency: 64,
+            memory_bytes: 128 << 20,
+            bandwidth: None,
+            strict: false,
+            delta: Delta::Auto,
+            learn_target: false,
+            block_bytes: BLOCK_BYTES,
+            whole_bytes_max: WHOLE_BYTES_MAX,
+        }
+    }
 }
 
 /// Both sides of a transfer and all that it shares.
@@ -73,6 +103,7 @@ pub struct Transfer {
     /// An earlier run stopped half-way: look for what it has staged.
     resuming: bool,
     strict: bool,
+    policy: Policy,
     uploads: Mutex<HashMap<String, OpenUpload>>,
     budget: Budget,
     bandwidth: Bandwidth,
@@ -125,6 +156,7 @@ impl Transfer {
             cancel,
             resuming,
             strict: limits.strict,
+            policy: Policy::of(&limits),
             uploads: Mutex::new(uploads),
             budget: Budget::new(limits.memory_bytes),
             bandwidth: Bandwidth::new(limits.bandwidth),
@@ -170,12 +202,12 @@ impl Transfer {
     async fn read(&self, landing: Landing) -> Result<Entry> {
         let at = landing.lands_at();
         let condition = landing.condition();
-        let mut source = landing.source;
+        let mut source = landing.source.clone();
         for _ in 0..REPINS_MAX {
-            let outcome = if source.size <= BLOCK_BYTES {
+            let outcome = if source.size <= self.policy.whole_bytes_max {
                 self.whole(&source, &at, &condition).await
             } else {
-                self.in_parts(&source, &at, &condition).await
+                self.in_pieces(&landing, &source, &at, &condition).await
             };
             match outcome {
                 Err(error) if error.side() == Some(Side::Source) && is_repinnable(&error) && !self.strict => {
@@ -188,6 +220,14 @@ impl Transfer {
             .on(Side::Source)
             .key(&source.key)
             .hint("stop its writer for a moment, or run the same command again"))
+    }
+
+    /// A large object, in parts; only what changed of it where the target has an older version that serves.
+    async fn in_pieces(&self, landing: &Landing, source: &Entry, at: &Key, condition: &Condition) -> Result<Entry> {
+        match self.assemble(landing, source, at, condition).await? {
+            Assembled::Landed(entry) => Ok(*entry),
+            Assembled::Whole(condition) => self.in_parts(source, at, &condition).await,
+        }
     }
 
     async fn repin(&self, entry: &Entry) -> Result<Entry> {
@@ -214,6 +254,7 @@ impl Transfer {
                     mode: source.mode.or(from.mode),
                     attributes: from.attributes.clone(),
                     digest: from.digest,
+                    blocks: from.blocks.clone(),
                     ..landed_as(source)
                 };
                 self.journal.append(Event::Landed(landed)).await?;

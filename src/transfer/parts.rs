@@ -7,19 +7,29 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use super::{BLOCK_BYTES, Transfer, hashing, landed_as, source_gone};
+use super::{Transfer, landed_as, source_gone};
 use crate::error::{Error, Kind, Result, Side};
 use crate::journal::Event;
 use crate::key::Key;
-use crate::manifest::{Attributes, Digest, Entry};
+use crate::manifest::{Attributes, Blocks, Digest, Entry, Subtree, merge};
 use crate::progress::Progress;
 use crate::store::{Condition, Part, Upload};
 
 /// Parts of one object that are asked for at once; the lane decides how many of them run.
 const PARTS_AT_ONCE: usize = 16;
 
-/// A part that landed, with its subtree value.
-pub(super) type Landed = (Part, [u8; 32]);
+/// A part that landed, with the values of its blocks.
+pub(super) type Landed = (Part, Vec<Subtree>);
+
+/// An object of which all parts have landed.
+pub(super) struct Written<'a> {
+    pub(super) at: &'a Key,
+    pub(super) upload: Upload,
+    /// In order.
+    pub(super) parts: Vec<Part>,
+    /// Of all its blocks.
+    pub(super) values: Blocks,
+}
 
 /// How an object is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,9 +39,9 @@ struct Cut {
 }
 
 impl Cut {
-    /// The smallest power-of-two parts that the target takes, in no more than it takes of them.
-    fn of(size: u64, part_bytes_min: u64, parts_max: u32) -> Result<Self> {
-        let mut part_bytes = BLOCK_BYTES;
+    /// The smallest power-of-two parts from `least` that the target takes, in no more than it takes of them.
+    fn of(size: u64, least: u64, part_bytes_min: u64, parts_max: u32) -> Result<Self> {
+        let mut part_bytes = least;
         while part_bytes < part_bytes_min || size.div_ceil(part_bytes) > u64::from(parts_max) {
             part_bytes = part_bytes.checked_mul(2).ok_or_else(|| {
                 Error::new(Kind::Unsupported, "it is larger than the target takes in parts").on(Side::Target)
@@ -56,11 +66,18 @@ impl Transfer {
     pub(super) async fn in_parts(&self, source: &Entry, at: &Key, condition: &Condition) -> Result<Entry> {
         let _shown = self.progress.large(&source.key);
         let caps = self.target.capabilities();
-        let cut = Cut::of(source.size, caps.part_bytes_min, caps.parts_max).map_err(|error| error.key(&source.key))?;
-        let (mut upload, mut parts) = match self.open_upload(source, at, cut).await? {
-            Some((upload, parts)) => (Some(upload), parts),
-            None => (None, HashMap::new()),
-        };
+        // Blocks may be short; parts of a few bytes help nobody.
+        let least = self.policy.block_bytes.max(self.policy.whole_bytes_max.next_power_of_two());
+        let cut =
+            Cut::of(source.size, least, caps.part_bytes_min, caps.parts_max).map_err(|error| error.key(&source.key))?;
+        let open = self.open_upload(source, at, cut.part_bytes).await;
+        let (mut upload, mut parts) = open.map_or_else(Default::default, |(upload, parts)| (Some(upload), parts));
+        parts.retain(|number, (part, values)| {
+            (1..=cut.count()).contains(number)
+                && (part.offset, part.size) == cut.part(*number)
+                && values.len() as u64 == part.size.div_ceil(self.policy.block_bytes)
+        });
+        Progress::add(&self.progress.bytes_done, parts.values().map(|(part, _)| part.size).sum());
         // The attributes come with the first read, and an upload needs them when it begins.
         let first = (1..=cut.count()).find(|number| !parts.contains_key(number)).unwrap_or(1);
         let (offset, length) = cut.part(first);
@@ -69,12 +86,7 @@ impl Transfer {
         let attributes = self.attributes(source, attributes);
         let upload = match upload.take() {
             Some(upload) => upload,
-            None => {
-                if self.resuming {
-                    self.abort_unknown(at).await;
-                }
-                self.begin(source, at, &attributes, cut).await?
-            }
+            None => self.begin(source, at, &attributes, cut.part_bytes).await?,
         };
         let outcome = async {
             if let hash_map::Entry::Vacant(place) = parts.entry(first) {
@@ -91,7 +103,12 @@ impl Transfer {
             }
             return Err(error);
         }
-        self.complete(source, at, upload, cut, parts, &attributes, condition).await
+        let mut parts: Vec<Landed> = parts.into_values().collect();
+        parts.sort_by_key(|(part, _)| part.number);
+        let (parts, values): (Vec<Part>, Vec<Vec<Subtree>>) = parts.into_iter().unzip();
+        debug_assert_eq!(parts.len(), cut.count() as usize);
+        let values = Blocks::new(self.policy.block_bytes, &values.concat());
+        self.complete(source, Written { at, upload, parts, values }, &attributes, condition).await
     }
 
     /// Reads and writes all parts that have not landed.
@@ -114,7 +131,7 @@ impl Transfer {
         Ok(())
     }
 
-    async fn read_part(&self, source: &Entry, offset: u64, length: u64) -> Result<(Bytes, Attributes)> {
+    pub(super) async fn read_part(&self, source: &Entry, offset: u64, length: u64) -> Result<(Bytes, Attributes)> {
         let range = offset..offset + length;
         let read = self.retrying(|| self.source.read(source, Some(range.clone()))).await;
         let object = read.map_err(|error| source_gone(error, &source.key))?;
@@ -134,40 +151,53 @@ impl Transfer {
 
     async fn write_part(&self, upload: &Upload, number: u32, offset: u64, data: Bytes) -> Result<Landed> {
         self.lease.check()?;
-        let subtree = self.hashing.part(&data, offset).await?;
+        let values = self.hashing.part(&data, offset, self.policy.block_bytes).await?;
+        let part = self.send_part(upload, number, offset, data).await?;
+        self.landed_part(upload, (part, values)).await
+    }
+
+    /// Writes a part's bytes to the target.
+    pub(super) async fn send_part(&self, upload: &Upload, number: u32, offset: u64, data: Bytes) -> Result<Part> {
         self.bandwidth.pass(data.len() as u64).await;
-        let part = self
-            .retrying(|| self.target.write_part(upload, number, offset, data.clone()))
+        self.retrying(|| self.target.write_part(upload, number, offset, data.clone()))
             .await
-            .map_err(|error| error.on(Side::Target).key(&upload.key))?;
-        self.landed_part(upload, (part, subtree)).await
+            .map_err(|error| error.on(Side::Target).key(&upload.key))
     }
 
-    async fn landed_part(&self, upload: &Upload, (part, subtree): Landed) -> Result<Landed> {
+    async fn landed_part(&self, upload: &Upload, (part, values): Landed) -> Result<Landed> {
         self.crossed(part.size);
-        let (upload, number) = (upload.id.clone(), part.number);
-        let (etag, checksum) = (part.etag.clone(), part.checksum.clone());
-        self.journal.append(Event::Part { upload, number, etag, checksum, subtree }).await?;
-        Ok((part, subtree))
+        let event = Event::Part { upload: upload.id.clone(), part: part.clone(), values: values.clone() };
+        self.journal.append(event).await?;
+        Ok((part, values))
     }
 
-    async fn begin(&self, source: &Entry, at: &Key, attributes: &Attributes, cut: Cut) -> Result<Upload> {
+    /// Begins an upload and writes its name down, with the length of its parts, or 0 where that differs.
+    pub(super) async fn begin(
+        &self,
+        source: &Entry,
+        at: &Key,
+        attributes: &Attributes,
+        part_bytes: u64,
+    ) -> Result<Upload> {
+        if self.resuming {
+            self.abort_unknown(at).await;
+        }
         let upload = self
             .retrying(|| self.target.begin(at, source.size, attributes))
             .await
             .map_err(|error| error.on(Side::Target).key(&source.key))?;
-        let began = Event::Began {
-            source: source.clone(),
-            at: at.clone(),
-            upload: upload.id.clone(),
-            part_bytes: cut.part_bytes,
-        };
+        let began = Event::Began { source: source.clone(), at: at.clone(), upload: upload.id.clone(), part_bytes };
         self.journal.append(began).await?;
         Ok(upload)
     }
 
     /// The upload that an earlier run left open for exactly this content, with its parts; others for the key are dropped.
-    async fn open_upload(&self, source: &Entry, at: &Key, cut: Cut) -> Result<Option<(Upload, HashMap<u32, Landed>)>> {
+    pub(super) async fn open_upload(
+        &self,
+        source: &Entry,
+        at: &Key,
+        part_bytes: u64,
+    ) -> Option<(Upload, HashMap<u32, Landed>)> {
         let mut open = self.uploads.lock().await;
         let ids: Vec<String> =
             open.iter().filter(|(_, upload)| upload.source.key == source.key).map(|(id, _)| id.clone()).collect();
@@ -175,21 +205,14 @@ impl Transfer {
         for id in ids {
             let Some(found) = open.remove(&id) else { continue };
             let upload = Upload { key: at.clone(), id };
-            let same = found.source.pin == source.pin && found.at == *at && found.part_bytes == cut.part_bytes;
-            if !same || fit.is_some() {
+            let same = found.source.pin == source.pin && found.at == *at && found.part_bytes == part_bytes;
+            if same && fit.is_none() {
+                fit = Some((upload, found.parts));
+            } else {
                 self.abort(&Upload { key: found.at, ..upload }).await;
-                continue;
             }
-            let parts = found.parts.into_iter().filter(|(number, _)| (1..=cut.count()).contains(number));
-            let parts = parts.map(|(number, (etag, checksum, subtree))| {
-                let (offset, size) = cut.part(number);
-                (number, (Part { number, offset, size, etag, checksum }, *subtree.as_bytes()))
-            });
-            let parts: HashMap<u32, Landed> = parts.collect();
-            Progress::add(&self.progress.bytes_done, parts.values().map(|(part, _)| part.size).sum());
-            fit = Some((upload, parts));
         }
-        Ok(fit)
+        fit
     }
 
     /// Drops an upload as well as it can be dropped: what stays is dead weight, not danger.
@@ -219,22 +242,16 @@ impl Transfer {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the facts of one object, used once")]
-    async fn complete(
+    /// Makes the object appear.
+    pub(super) async fn complete(
         &self,
         source: &Entry,
-        at: &Key,
-        upload: Upload,
-        cut: Cut,
-        parts: HashMap<u32, Landed>,
+        written: Written<'_>,
         attributes: &Attributes,
         condition: &Condition,
     ) -> Result<Entry> {
-        let mut parts: Vec<Landed> = parts.into_values().collect();
-        parts.sort_by_key(|(part, _)| part.number);
-        let (parts, subtrees): (Vec<Part>, Vec<[u8; 32]>) = parts.into_iter().unzip();
-        debug_assert_eq!(parts.len(), cut.count() as usize);
-        let digest: Digest = hashing::merge(&subtrees);
+        let Written { at, upload, parts, values } = written;
+        let digest: Digest = merge(values.values());
         if source.digest.is_some_and(|known| known != digest) {
             self.abort(&upload).await;
             return Err(super::whole::damaged(source));
@@ -259,7 +276,8 @@ impl Transfer {
             },
         };
         let mode = attributes.mode.or(source.mode);
-        Ok(Entry { pin, mode, digest: Some(digest), attributes: self.kept(attributes), ..landed_as(source) })
+        let blocks = Some(values);
+        Ok(Entry { pin, mode, digest: Some(digest), blocks, attributes: self.kept(attributes), ..landed_as(source) })
     }
 }
 
@@ -282,9 +300,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parts_cover_the_object(size in BLOCK_BYTES + 1..1 << 46, parts_max in prop::sample::select(vec![10_000_u32, 1000, u32::MAX])) {
-            let cut = Cut::of(size, 5 << 20, parts_max).unwrap();
-            prop_assert!(cut.count() <= parts_max && cut.part_bytes.is_power_of_two());
+        fn parts_cover_the_object(size in (1_u64 << 26) + 1..1 << 46, log in 20_u32..27, parts_max in prop::sample::select(vec![10_000_u32, 1000, u32::MAX])) {
+            let cut = Cut::of(size, 1 << log, 5 << 20, parts_max).unwrap();
+            prop_assert!(cut.count() <= parts_max && cut.part_bytes.is_power_of_two() && cut.part_bytes >= 1 << log);
             let (offset, length) = cut.part(cut.count());
             prop_assert!(length > 0 && offset + length == size);
             let (second, _) = cut.part(2);

@@ -70,6 +70,7 @@ impl Transfer {
             mode: from.mode,
             attributes: from.attributes,
             digest: from.digest,
+            blocks: from.blocks,
             ..landed_as(&landing.source)
         };
         self.journal.append(Event::Landed(landed)).await?;

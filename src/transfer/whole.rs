@@ -12,7 +12,7 @@ impl Transfer {
         let _room = self.budget.take(source.size).await;
         let object =
             self.retrying(|| self.source.read(source, None)).await.map_err(|error| source_gone(error, &source.key))?;
-        let digest = self.hashing.whole(&object.data).await?;
+        let (digest, blocks) = self.hashing.whole(&object.data, self.policy.block_bytes).await?;
         if let Some(known) = source.digest
             && known != digest
         {
@@ -37,6 +37,7 @@ impl Transfer {
             pin,
             mode,
             digest: digest_if(source, digest),
+            blocks,
             attributes: self.kept(&attributes),
             ..landed_as(source)
         })

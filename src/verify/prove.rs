@@ -67,7 +67,7 @@ fn entry(
     if source.kind != actual.kind || source.size != actual.size || differs(source.mode, actual.mode) {
         return Err(Difference::Different);
     }
-    let own = |pin, digest, attributes| Entry {
+    let own = |pin, digest, blocks, attributes| Entry {
         key: source.key.clone(),
         kind: source.kind,
         size: source.size,
@@ -76,11 +76,11 @@ fn entry(
         pin,
         origin: Some(source.pin.clone()),
         digest,
-        blocks: None,
+        blocks,
         attributes,
     };
     if directories && source.kind == Kind::Directory {
-        return Ok(own(actual.pin.clone(), None, source.attributes.clone()));
+        return Ok(own(actual.pin.clone(), None, None, source.attributes.clone()));
     }
     let held = records.into_iter().flatten().find(|record| is_same_entry(record, actual));
     let Some(held) = held else { return Err(Difference::Unproved) };
@@ -90,5 +90,5 @@ fn entry(
         None => return Err(Difference::Unproved),
     }
     let pin = held.pin.completed_by(&actual.pin);
-    Ok(own(pin, held.digest.or(source.digest), held.attributes))
+    Ok(own(pin, held.digest.or(source.digest), held.blocks, held.attributes))
 }

@@ -13,7 +13,7 @@ use crate::manifest::{Entry, Kind};
 use crate::merge::Entries;
 use crate::plan::md5_of;
 use crate::store::Store;
-use crate::transfer::{Budget, content};
+use crate::transfer::{BLOCK_BYTES, Budget, content};
 
 /// Objects read back at once.
 const READS_AT_ONCE: usize = 8;
@@ -84,7 +84,7 @@ async fn is_good(
     if entry.digest.is_none() && tag.is_none() {
         return Ok(Some(Difference::Unproved));
     }
-    match content(store, entry, tag.is_some(), budget, |_| retried()).await {
+    match content(store, entry, tag.is_some(), BLOCK_BYTES, budget, |_| retried()).await {
         Ok(found) => {
             let good = match (entry.digest, tag) {
                 (Some(digest), _) => found.digest == digest,

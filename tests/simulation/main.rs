@@ -6,6 +6,7 @@
 mod cost;
 mod crash;
 mod damage;
+mod delta;
 mod generations;
 mod hook;
 mod lease;

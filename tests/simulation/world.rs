@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use snapferry::bucket::{Bucket, OpenOptions};
+use snapferry::delta::Delta;
 use snapferry::error::Result;
 use snapferry::key::Key;
 use snapferry::manifest::{Attributes, Entry, Kind};
@@ -25,6 +26,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Operations at once: what may be in flight when a run dies.
 pub(crate) const CONCURRENCY: usize = 4;
+
+/// Length of a block: what is longer than two goes in parts.
+pub(crate) const BLOCK_BYTES: u64 = 1 << 10;
 
 /// How a bucket acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,6 +178,8 @@ pub(crate) struct Ask {
     pub(crate) proof: Proof,
     pub(crate) strict: bool,
     pub(crate) concurrency: usize,
+    pub(crate) delta: Delta,
+    pub(crate) learn_target: bool,
 }
 
 impl Default for Ask {
@@ -184,6 +190,8 @@ impl Default for Ask {
             proof: Proof::Listing,
             strict: false,
             concurrency: CONCURRENCY,
+            delta: Delta::Auto,
+            learn_target: false,
         }
     }
 }
@@ -246,8 +254,12 @@ impl World {
             limits: Limits {
                 concurrency: ask.concurrency,
                 memory_bytes: 64 << 20,
-                bandwidth: None,
                 strict: ask.strict,
+                block_bytes: BLOCK_BYTES,
+                whole_bytes_max: 2 * BLOCK_BYTES,
+                delta: ask.delta,
+                learn_target: ask.learn_target,
+                ..Limits::default()
             },
             folder: self.state.path().into(),
             lease_term: Duration::from_secs(60),

@@ -13,7 +13,7 @@ use parquet::schema::types::SchemaDescriptor;
 use super::{DIRECTORY, ENTRIES_MAX, OBJECT, SCHEMA, flaw};
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::key::Key;
-use crate::manifest::{Digest, Entry, FileId, Kind, Pin, attributes_from_json};
+use crate::manifest::{Blocks, Digest, Entry, FileId, Kind, Pin, attributes_from_json};
 
 /// Most bytes that a file's columns may claim to have when they are unpacked.
 const UNPACKED_BYTES_MAX: i64 = 1 << 30;
@@ -186,7 +186,12 @@ impl Columns {
                     .map(|digest| Digest::from_slice(digest.data()))
                     .transpose()
                     .map_err(|error| damaged("has a digest of another length").caused_by(error))?,
-                blocks: one(&mut blocks)?.map(|blocks| Bytes::copy_from_slice(blocks.data())),
+                blocks: one(&mut blocks)?
+                    .map(|blocks| {
+                        Blocks::from_bytes(Bytes::copy_from_slice(blocks.data()))
+                            .ok_or_else(|| damaged("has block digests that are none").key(&key))
+                    })
+                    .transpose()?,
                 attributes: attributes.transpose().map_err(|error| error.key(&key))?,
                 key,
             });

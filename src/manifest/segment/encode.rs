@@ -56,7 +56,7 @@ fn write_file(entries: &[Entry]) -> Result<Bytes, ParquetError> {
     put_pin(columns, entries, |entry| Some(&entry.pin))?;
     put_pin(columns, entries, |entry| entry.origin.as_ref())?;
     put::<FixedLenByteArrayType>(columns, entries, |entry| Some(entry.digest?.as_bytes().to_vec().into()))?;
-    put::<ByteArrayType>(columns, entries, |entry| entry.blocks.clone().map(ByteArray::from))?;
+    put::<ByteArrayType>(columns, entries, |entry| Some(entry.blocks.as_ref()?.as_bytes().clone().into()))?;
     put::<ByteArrayType>(columns, entries, |entry| entry.attributes.as_deref().map(|a| attributes_to_json(a).into()))?;
     group.close()?;
     writer.close()?;
