@@ -21,6 +21,9 @@ const MIB: usize = 1 << 20;
 /// The other limits, 10,000 parts of at most 5 GiB, cannot matter below 48 GiB.
 const PART_MIN: usize = 5 * MIB;
 
+/// How many chunks are looked at to choose between several places of one.
+const LOOK_AHEAD: usize = 128;
+
 /// How an object is cut.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Design {
@@ -87,15 +90,20 @@ impl Design {
             }
             return runs;
         }
-        let mut places = HashMap::new();
+        let mut places: HashMap<_, Vec<usize>> = HashMap::new();
         for (index, piece) in old.iter().enumerate() {
-            places.entry(piece.digest).or_insert(index);
+            places.entry(piece.digest).or_default().push(index);
         }
         let mut next = 0;
-        for piece in new {
-            // A chunk that occurs more than once is taken from where the run goes on, if it does.
+        for (at, piece) in new.iter().enumerate() {
+            // A chunk that occurs more than once, as zeros do, is taken from where the run goes on, or goes on longest.
             let follows = old.get(next).filter(|old| old.digest == piece.digest).map(|_| next);
-            let found = follows.or_else(|| places.get(&piece.digest).copied());
+            let goes_on = |index: usize| {
+                let pairs = old[index..].iter().zip(&new[at..]).take(LOOK_AHEAD);
+                pairs.take_while(|(old, new)| old.digest == new.digest).count()
+            };
+            let longest = || places.get(&piece.digest)?.iter().copied().max_by_key(|index| goes_on(*index));
+            let found = follows.or_else(longest);
             push(&mut runs, piece.length, found.map(|index| old[index].offset));
             next = found.map_or(next, |index| index + 1);
         }
@@ -239,6 +247,15 @@ mod tests {
         assert!((50_000..50_000 + 4 * 4096).contains(&sent(&runs(chunks, &old, &appended))));
         assert_eq!(sent(&runs(blocks, &old, &inserted)), inserted.len());
         assert!((7..8 * 4096).contains(&sent(&runs(chunks, &old, &inserted))));
+    }
+
+    #[test]
+    fn repeated_chunks_stay_in_their_run() {
+        let zeros = |chunks: usize| vec![0; chunks * 4 * 4096];
+        let old = [bytes(1, 50_000), zeros(2), bytes(2, 50_000), zeros(20), bytes(3, 50_000)].concat();
+        let new = [bytes(4, 50_000), zeros(15), bytes(5, 50_000)].concat();
+        let kept = runs(SMALL[1], &old, &new).into_iter().filter(|run| run.old.is_some()).collect::<Vec<_>>();
+        assert!(kept.len() == 1 && kept[0].length >= zeros(13).len(), "{kept:?}");
     }
 
     #[test]
