@@ -292,6 +292,7 @@ impl Run {
             target: self.target.store().clone(),
             provider: snapshot.provider.clone(),
             snapshot: from.name.clone(),
+            catalog: self.target.catalog().clone(),
             journal: journal.clone(),
             lease: lease.clone(),
             progress: self.progress.clone(),

@@ -8,6 +8,7 @@
 //!     snapshots/NAME/snapshot.json     written last: the snapshot exists
 //!     snapshots/NAME/hold.json         keeps it from being pruned
 //!     pending.json                     the list of the segments of what dead jobs may have landed
+//!     uploads.json                     uploads under way
 //!     lease.json                       who works on this bucket
 //! ```
 
@@ -23,7 +24,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use lease::{Job, Lease, LeaseState, boot};
-pub use record::{FORMAT, Hold, Receipt, ReceiptTotals, Record};
+pub use record::{FORMAT, Hold, Mark, Receipt, ReceiptTotals, Record};
 pub use segments::{StoreSegments, manifest_writer, write_manifest};
 
 use crate::error::{Error, Kind, Result};
@@ -130,6 +131,20 @@ impl Catalog {
         match keys {
             Some(keys) => self.write(&key, keys.to_json()).await,
             None => self.delete(key).await,
+        }
+    }
+
+    /// The uploads that were under way when the last run died.
+    pub async fn uploads(&self) -> Result<Vec<Mark>> {
+        Ok(self.get(&self.key("uploads.json")).await?.unwrap_or_default())
+    }
+
+    /// Remembers the uploads that are under way; with none, forgets them.
+    pub async fn set_uploads(&self, marks: &[Mark]) -> Result<()> {
+        let key = self.key("uploads.json");
+        match marks {
+            [] => self.delete(key).await,
+            marks => self.put(&key, &marks).await,
         }
     }
 

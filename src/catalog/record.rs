@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::key::Key;
 use crate::plan::Totals;
 use crate::snapshot::{Name, Others, SnapshotKind};
 
@@ -119,4 +120,13 @@ pub struct Hold {
     pub reason: Option<String>,
     /// Since when.
     pub since: Timestamp,
+}
+
+/// An upload under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// The key that is being written.
+    pub at: Key,
+    /// The store's name for the upload; none while it is about to begin.
+    pub id: Option<String>,
 }

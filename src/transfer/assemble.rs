@@ -89,7 +89,7 @@ impl Transfer {
             Ok(assembly) => assembly,
             Err(why) => {
                 if !matches!(why, Whole::Small | Whole::NoBase) {
-                    tracing::debug!("`{}` moves whole: {why}", source.key);
+                    tracing::info!("`{}` moves whole: {why}", source.key);
                 }
                 return whole();
             }
@@ -119,7 +119,7 @@ impl Transfer {
             Ok(basis) => basis,
             Err(why) => return Ok(Err(why)),
         };
-        tracing::debug!("`{}` moves as a delta, {basis}", source.key);
+        tracing::info!("`{}` moves as a delta, {basis}", source.key);
         let mut known = base.blocks.clone().filter(|blocks| blocks.fit(base.size));
         if basis == Basis::Learnt {
             let read = self.content(&*self.target, base, false).await;
@@ -135,8 +135,11 @@ impl Transfer {
         let Some(pin) = base.origin.clone() else { return Ok(Vec::new()) };
         let old = Entry { pin, ..Entry::object(source.key.clone(), base.size) };
         let pieces = |entry: Entry| async move {
-            let asked = self.retrying(|| self.source.pieces(&entry)).await;
-            asked.map_err(|error| error.on(Side::Source).key(&source.key))
+            match self.retrying(|| self.source.pieces(&entry)).await {
+                // Only a saving: whoever may not ask reads.
+                Err(error) if error.kind() == Kind::Denied => Ok(None),
+                asked => asked.map_err(|error| error.on(Side::Source).key(&source.key)),
+            }
         };
         let Some(new) = pieces(source.clone()).await? else { return Ok(Vec::new()) };
         let Some(old) = pieces(old).await? else { return Ok(Vec::new()) };

@@ -43,6 +43,7 @@ impl Transfer {
     /// Lands everything that is read or copied. Objects that fail do not keep the others from landing; the error then
     /// names them.
     pub async fn run(self: &Arc<Self>, landings: &Arc<Spool<Landing>>) -> Result<()> {
+        self.drop_marked().await?;
         let stop = Arc::new(AtomicBool::new(false));
         let mut failures = match self.target.capabilities().directories {
             true => Vec::new(),
@@ -57,7 +58,7 @@ impl Transfer {
         match failures.len() {
             0 => {
                 self.abort_left_over().await;
-                Ok(())
+                self.forget_marks().await
             }
             1 => Err(failures.remove(0)),
             count => Err(together(&failures, count)),

@@ -13,6 +13,7 @@ mod content;
 mod hashing;
 mod lanes;
 mod limiter;
+mod marks;
 mod parts;
 mod switch;
 mod whole;
@@ -29,8 +30,9 @@ pub(crate) use self::budget::Budget;
 pub(crate) use self::content::content;
 use self::hashing::Hashing;
 use self::limiter::Limiter;
+use self::marks::Marks;
 
-use crate::catalog::Lease;
+use crate::catalog::{Catalog, Lease};
 use crate::delta::{Delta, Policy};
 use crate::error::{Error, Kind, Result, Side};
 use crate::journal::{Event, Journal, OpenUpload};
@@ -105,6 +107,7 @@ pub struct Transfer {
     strict: bool,
     policy: Policy,
     uploads: Mutex<HashMap<String, OpenUpload>>,
+    marks: Marks,
     budget: Budget,
     bandwidth: Bandwidth,
     hashing: Hashing,
@@ -123,6 +126,8 @@ pub struct Setup {
     pub provider: Arc<dyn Provider>,
     /// The snapshot that is being transferred.
     pub snapshot: Name,
+    /// Remembers, with the target, what uploads are under way.
+    pub catalog: Catalog,
     /// Remembers what landed.
     pub journal: Arc<Journal>,
     /// Says whether we may still write.
@@ -142,8 +147,20 @@ pub struct Setup {
 impl Transfer {
     /// A transfer that is ready to start.
     pub fn new(setup: Setup) -> Self {
-        let Setup { source, target, provider, snapshot, journal, lease, progress, cancel, resuming, uploads, limits } =
-            setup;
+        let Setup {
+            source,
+            target,
+            provider,
+            snapshot,
+            catalog,
+            journal,
+            lease,
+            progress,
+            cancel,
+            resuming,
+            uploads,
+            limits,
+        } = setup;
         let start = limits.concurrency.min(16);
         Self {
             source,
@@ -158,6 +175,7 @@ impl Transfer {
             strict: limits.strict,
             policy: Policy::of(&limits),
             uploads: Mutex::new(uploads),
+            marks: Marks::new(catalog),
             budget: Budget::new(limits.memory_bytes),
             bandwidth: Bandwidth::new(limits.bandwidth),
             hashing: Hashing::default(),

@@ -179,13 +179,12 @@ impl Transfer {
         attributes: &Attributes,
         part_bytes: u64,
     ) -> Result<Upload> {
-        if self.resuming {
-            self.abort_unknown(at).await;
-        }
+        self.marks.set(at, None).await?;
         let upload = self
             .retrying(|| self.target.begin(at, source.size, attributes))
             .await
             .map_err(|error| error.on(Side::Target).key(&source.key))?;
+        self.marks.set(at, Some(&upload.id)).await?;
         let began = Event::Began { source: source.clone(), at: at.clone(), upload: upload.id.clone(), part_bytes };
         self.journal.append(began).await?;
         Ok(upload)
@@ -217,20 +216,9 @@ impl Transfer {
 
     /// Drops an upload as well as it can be dropped: what stays is dead weight, not danger.
     pub(super) async fn abort(&self, upload: &Upload) {
+        self.marks.clear(&upload.key).await;
         if let Err(error) = self.retrying(|| self.target.abort(upload)).await {
             tracing::warn!("an unfinished upload stays behind: {error}");
-        }
-    }
-
-    /// Drops uploads to this key that an earlier run began and whose names it had no time to write down.
-    async fn abort_unknown(&self, at: &Key) {
-        match self.retrying(|| self.target.open_uploads(at)).await {
-            Ok(uploads) => {
-                for upload in uploads {
-                    self.abort(&upload).await;
-                }
-            }
-            Err(error) => tracing::warn!("unfinished uploads may stay behind: {error}"),
         }
     }
 
@@ -275,6 +263,7 @@ impl Transfer {
                     .map_err(|error| error.on(Side::Target).key(&source.key))?,
             },
         };
+        self.marks.clear(at).await;
         let mode = attributes.mode.or(source.mode);
         let blocks = Some(values);
         Ok(Entry { pin, mode, digest: Some(digest), blocks, attributes: self.kept(attributes), ..landed_as(source) })

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use snapferry::delta::Delta;
 use snapferry::error::Kind as ErrorKind;
 use snapferry::key::Key;
+use snapferry::plan::staging_key;
 use snapferry::report::{Report, State};
 use snapferry::run::OnDrift;
 use snapferry::store::Condition;
@@ -218,6 +219,8 @@ fn an_assembly_that_dies_goes_on() {
                 }
                 world.source.put(LARGE, data.clone()).await;
                 let wanted = world.source.content().await;
+                // Another tool's business, in the same bucket.
+                let other = world.target.store.begin(&"other".into(), 3, &Default::default()).await.unwrap();
                 let record = Arc::new(Record::new(world.target.store.clone()));
                 let rule = Rule::new(None, When::From(n), Effect::Before(ErrorKind::Cancelled));
                 let there = world.target.through(Arc::new(Fault::new(record.clone(), [rule])));
@@ -238,8 +241,12 @@ fn an_assembly_that_dies_goes_on() {
                 world.check_sealed("night-2", &wanted).await.unwrap();
                 let again = record.bytes(Op::WritePart);
                 assert!(lost || landed + again <= 3 * BLOCK_BYTES, "{target:?}, call {n}: {landed}, then {again}");
-                let left = world.target.store.open_uploads(&LARGE.into()).await.unwrap();
+                let uploads = async |key: Key| world.target.store.open_uploads(&key).await.unwrap();
+                let entry =
+                    world.source.entries().await.into_iter().find(|entry| entry.key == Key::from(LARGE)).unwrap();
+                let left = [uploads(LARGE.into()).await, uploads(staging_key(&entry)).await].concat();
                 assert!(left.is_empty(), "{target:?}, call {n}: {left:?}");
+                assert_eq!(uploads("other".into()).await, [other], "{target:?}, call {n}");
                 n += 1;
             }
         }

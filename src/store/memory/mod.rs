@@ -326,6 +326,12 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    async fn open_uploads(&self, key: &Key) -> Result<Vec<Upload>> {
+        let state = self.open()?;
+        let of_key = state.uploads.iter().filter(|(_, pending)| pending.key == *key);
+        Ok(of_key.map(|(id, _)| Upload { key: key.clone(), id: id.clone() }).collect())
+    }
+
     async fn pieces(&self, entry: &Entry) -> Result<Option<Vec<Piece>>> {
         let content = match self.pinned(&*self.open()?, entry) {
             Ok(content) => content,
