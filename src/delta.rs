@@ -227,7 +227,7 @@ pub struct Segment<T> {
     pub range: Range<u64>,
     /// Copied from the older object; else sent.
     pub copied: bool,
-    /// What came with the one unit that a part to send is made of; none where it is made of several.
+    /// What came with the one unit that a part to send is made of; none where more is needed to make one.
     pub data: Option<T>,
 }
 
@@ -273,7 +273,8 @@ impl<T> Assembler<T> {
         }
         // A part to send is complete as soon as it may be one; what is copied may go on.
         let after = self.open.take_if(|open| !open.copied && open.range.end - open.range.start >= min);
-        if let Some(open) = self.open.as_mut().filter(|open| open.copied) {
+        // Nothing is held for a part whose end is still to come.
+        if let Some(open) = &mut self.open {
             open.data = None;
         }
         [before, after]

@@ -22,9 +22,6 @@ use crate::store::{Condition, Part, Upload};
 /// Units that are read ahead of the part that is being decided on.
 const READ_AHEAD: usize = 8;
 
-/// Parts of one object that are written and copied at once; the lane decides how many of them run.
-const PARTS_AT_ONCE: usize = 8;
-
 /// What the assembly of one object knows beforehand.
 struct Assembly<'a> {
     source: &'a Entry,
@@ -211,7 +208,8 @@ impl Transfer {
         loop {
             tokio::select! {
                 Some(done) = working.next() => placed.push(done?),
-                unit = units.next(), if assembler.is_some() && working.len() < PARTS_AT_ONCE => {
+                // Units are taken as they come, for each holds a share of the budget that a part may be waiting for.
+                unit = units.next(), if assembler.is_some() => {
                     let complete = match unit.transpose()? {
                         Some(unit) => {
                             values.extend(&unit.values);
@@ -288,11 +286,30 @@ impl Transfer {
             Progress::add(&self.progress.bytes_done, size);
             return Ok(Placed { part: part.clone(), copied, proof: Proof::Done });
         }
+        // Whoever has a turn waits for nothing else.
+        let held = match data.flatten() {
+            Some(held) => Some(held),
+            None if copied => None,
+            None => {
+                let room = self.budget.take(size).await;
+                Some((self.read_part(assembly.source, offset, size).await?.0, room))
+            }
+        };
         let turn = self.large.turn().await;
-        let part = if copied {
+        let part = if let Some((data, _room)) = held {
+            let part = self.send_part(upload, number, offset, data).await?;
+            self.crossed(size);
+            self.note(upload, &part).await?;
+            Placed { part, copied, proof: Proof::Done }
+        } else {
             let mut part = match before {
                 Some((part, _)) => part.clone(),
-                None => self.copied_part(assembly, upload, number, range).await?,
+                None => {
+                    let part = self.copied_part(assembly, upload, number, range).await?;
+                    // As the target answered: what is claimed below is no answer.
+                    self.note(upload, &part).await?;
+                    part
+                }
             };
             Progress::add(&self.progress.bytes_done, size);
             let proof = match sum.map(|sum| (sum, part.proves(&sum))) {
@@ -305,26 +322,17 @@ impl Transfer {
                 None => Proof::Open,
             };
             Placed { part, copied, proof }
-        } else {
-            let (data, _room) = match data.flatten() {
-                Some(held) => held,
-                None => {
-                    let room = self.budget.take(size).await;
-                    (self.read_part(assembly.source, offset, size).await?.0, room)
-                }
-            };
-            let part = self.send_part(upload, number, offset, data).await?;
-            self.crossed(size);
-            Placed { part, copied, proof: Proof::Done }
         };
         if let Some(turn) = turn {
             self.large.done(turn, size);
         }
-        if before.is_none() {
-            let event = Event::Part { upload: upload.id.clone(), part: part.part.clone(), values: Vec::new() };
-            self.journal.append(event).await?;
-        }
         Ok(part)
+    }
+
+    /// Writes down that a part has landed.
+    async fn note(&self, upload: &Upload, part: &Part) -> Result<()> {
+        let event = Event::Part { upload: upload.id.clone(), part: part.clone(), values: Vec::new() };
+        self.journal.append(event).await
     }
 
     async fn copied_part(

@@ -116,8 +116,10 @@ impl Transfer {
         let missing: Vec<u32> = (1..=cut.count()).filter(|number| !parts.contains_key(number)).collect();
         let mut landed = stream::iter(missing)
             .map(|number| async move {
-                let turn = self.large.turn().await;
                 let (offset, length) = cut.part(number);
+                // In this order everywhere: whoever has a turn waits for nothing else.
+                let _room = self.budget.take(length).await;
+                let turn = self.large.turn().await;
                 let landed = self.part(source, upload, number, (offset, length)).await?;
                 if let Some(turn) = turn {
                     self.large.done(turn, length);
@@ -144,7 +146,6 @@ impl Transfer {
         if let Some(landed) = self.carry_part(source, upload, number, (offset, size)).await {
             return self.landed_part(upload, landed).await;
         }
-        let _room = self.budget.take(size).await;
         let (data, _) = self.read_part(source, offset, size).await?;
         self.write_part(upload, number, offset, data).await
     }

@@ -34,7 +34,7 @@ const PAIRS: [(Like, Like); 8] = [
 ];
 
 /// One call in so many is tried, by default: all of them take a minute, and every one is tried in one pair or another.
-fn step() -> usize {
+pub(crate) fn step() -> usize {
     if std::env::var_os("SNAPFERRY_TEST_ALL_CALLS").is_some() { 1 } else { 3 }
 }
 
