@@ -6,6 +6,7 @@
 
 pub(crate) mod model;
 pub(crate) mod ozone;
+pub(crate) mod proxy;
 pub(crate) mod s3;
 pub(crate) mod tree;
 

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::model::Content;
+use super::proxy::Proxy;
 
 /// A server, known by the URL of a bucket on it.
 #[derive(Debug, Clone)]
@@ -71,6 +72,16 @@ impl Bucket {
     /// Its URL for the program.
     pub(crate) fn url(&self) -> String {
         self.server.url(&self.name)
+    }
+
+    /// Its URL for the program through a proxy in front of its server.
+    pub(crate) fn url_through(&self, proxy: &Proxy) -> String {
+        self.url().replace(&self.server.endpoint, &proxy.endpoint)
+    }
+
+    /// A new proxy in front of its server.
+    pub(crate) fn proxy(&self) -> Proxy {
+        Proxy::before(&self.server.endpoint)
     }
 
     /// Its URL for the program when only keys with this prefix are meant.
