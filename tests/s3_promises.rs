@@ -320,6 +320,23 @@ fn the_past_of_a_bucket_can_be_taken() {
     lab.run(["snapshot", "delete", &source.url(), "was"]).exits(0);
 }
 
+#[test]
+fn a_snapshot_on_the_target_can_be_deleted() {
+    for server in servers() {
+        let lab = Lab::new();
+        let (source, target) = (lab.path("source"), server.bucket("target"));
+        for name in ["one", "two", "three"] {
+            tree::put(&source, b"d/a", name.as_bytes());
+            lab.sync(&source, target.url(), name, &[]).sealed();
+        }
+        lab.run(["snapshot", "delete", &target.url(), "one"]).exits(0);
+        let list = lab.run(["snapshot", "list", &target.url()]).exits(0);
+        let names: Vec<_> = list.report["snapshots"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+        assert_eq!(names, ["three", "two"]);
+        assert_equal(tree::content(&lab.restore(target.url(), "two")), &content(&[("d/a", "two")]), "two");
+    }
+}
+
 const SMALL: usize = 200;
 const LARGE: usize = 64 << 20;
 /// Parts that may have landed without their acknowledgement having been seen when the process died: of each of the two

@@ -168,7 +168,11 @@ impl Catalog {
         for document in ["snapshot", "manifest", "receipt", "hold"] {
             self.delete(self.snapshot_key(name, document)).await?;
         }
-        self.delete(self.key(&format!("snapshots/{name}/"))).await
+        // Elsewhere nothing is left over; and versitygw fails here, whose directory holds the documents' delete markers.
+        match self.store.capabilities().directories {
+            true => self.delete(self.key(&format!("snapshots/{name}/"))).await,
+            false => Ok(()),
+        }
     }
 
     /// All snapshots with the time at which their record was written, the newest first.
