@@ -6,6 +6,7 @@ mod harness;
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use harness::proxy::Proxy;
 use harness::s3::{Bucket, Server};
@@ -138,6 +139,52 @@ fn little_crosses_to_versitygw() {
 #[test]
 fn the_result_is_right_on_moto() {
     little_crosses_to("SNAPFERRY_TEST_S3_ANY_KEY", false);
+}
+
+/// Killed while an object is put together, with and without what the machine remembers of it: nothing stays half made, and
+/// an upload of another tool to the same key is left alone.
+#[test]
+fn killed_assemblies_leave_nothing_behind() {
+    for variable in ["SNAPFERRY_TEST_S3", "SNAPFERRY_TEST_S3_ORDERED"] {
+        let Some(server) = Server::from_environment(variable) else { continue };
+        for forget in [false, true] {
+            let lab = Lab::new();
+            let (source, target) = (directory(&lab, "source"), Place::Bucket(server.bucket("delta-killed")));
+            let mut data = Numbers(11).bytes(SIZE as usize);
+            source.put(&data);
+            let (from, to) = (source.url(), target.url());
+            lab.sync(&from, &to, "one", &[]).sealed();
+            for block in [0, 3, 5, 7] {
+                data[(block * BLOCK) as usize] ^= 1;
+            }
+            source.put(&data);
+            let Place::Bucket(bucket) = &target else { continue };
+            bucket.begin(KEY);
+            let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
+            eprintln!("seed {seed:#x}");
+            let (mut numbers, mut killed) = (Numbers(seed), 0);
+            for _ in 0..4 {
+                let arguments = ["sync", &from, &to, "--snapshot", "two", "--bandwidth", "16M"];
+                let Some((mut child, _log)) = lab.until(&arguments, "transfer") else { break };
+                std::thread::sleep(Duration::from_millis(numbers.below(1500)));
+                if child.try_wait().unwrap().is_some() {
+                    break;
+                }
+                child.kill().unwrap();
+                child.wait().unwrap();
+                killed += 1;
+                if forget {
+                    let _ = fs::remove_dir_all(lab.path("state"));
+                }
+            }
+            assert!(killed > 0, "every run was over before it could be killed");
+            let outcome = lab.sync(&from, &to, "two", &[]).sealed();
+            target.holds(&data);
+            assert!(outcome.count("bytes_copied") <= 4 * BLOCK, "{}", outcome.report);
+            assert_eq!(bucket.uploads(), 1, "{variable}, forget {forget}: the other tool's upload, and no other");
+            lab.verify(&from, &to, "two");
+        }
+    }
 }
 
 fn diff(lab: &Lab, bucket: &Path, from: &str, to: &str) -> Outcome {

@@ -5,15 +5,13 @@
 mod harness;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read as _};
-use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use harness::model::{Content, Step};
 use harness::ozone::{
     Bucket, Cluster, Layout, Object, assert_holds, assert_replica, assert_same_snapshot, replica, sites,
 };
-use harness::{Lab, Numbers, Outcome, PROGRAM, s3};
+use harness::{Lab, Numbers, Outcome, s3};
 
 const LAYOUTS: [Layout; 2] = [Layout::Fso, Layout::Obs];
 
@@ -47,25 +45,6 @@ fn landed(target: &Bucket) -> u64 {
 const PHASES: [(&str, u64); 6] =
     [("snapshot", 200), ("plan", 50), ("transfer", 400), ("transfer", 1500), ("prove", 50), ("seal", 60)];
 
-/// Starts a sync and waits until it is in this phase; none if it ended before. With its log, which must have a reader.
-fn start(lab: &Lab, source: &str, target: &str, name: &str, phase: &str) -> Option<(Child, BufReader<ChildStderr>)> {
-    let mut child = Command::new(PROGRAM)
-        .args(["sync", source, target, "--snapshot", name, "--json", "--bandwidth", "32M", "--concurrency", "4", "-vv"])
-        .arg("--state-dir")
-        .arg(lab.path("state"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut log = BufReader::new(child.stderr.take().unwrap());
-    let is_there = |line: String| line.contains("DEBUG") && line.trim_end().ends_with(phase);
-    if log.by_ref().lines().map_while(Result::ok).any(is_there) {
-        return Some((child, log));
-    }
-    child.wait().unwrap();
-    None
-}
-
 /// Kills a sync of `name` in each of its phases, then runs one to its end.
 fn kill_and_converge(lab: &Lab, source: &Bucket, target: &Bucket, name: &str, forget: bool) -> (u64, Outcome) {
     let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
@@ -73,7 +52,9 @@ fn kill_and_converge(lab: &Lab, source: &Bucket, target: &Bucket, name: &str, fo
     let mut numbers = Numbers(seed);
     let mut killed = 0;
     for (phase, more) in PHASES {
-        let Some((mut child, _log)) = start(lab, &source.url(), &target.url(), name, phase) else { break };
+        let (from, to) = (source.url(), target.url());
+        let arguments = ["sync", &from, &to, "--snapshot", name, "--bandwidth", "32M", "--concurrency", "4"];
+        let Some((mut child, _log)) = lab.until(&arguments, phase) else { break };
         std::thread::sleep(Duration::from_millis(numbers.below(more)));
         if child.try_wait().unwrap().is_some() {
             break;

@@ -11,7 +11,9 @@ pub(crate) mod s3;
 pub(crate) mod tree;
 
 use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -132,6 +134,26 @@ impl Lab {
             Err(error) => panic!("stdout is not one JSON document: {error}\nexit code {code}\n{stdout}\n{stderr}"),
         };
         Outcome { code, report, stdout, stderr }
+    }
+
+    /// Starts the program and waits until it is in this phase, as its log says it; none if it ended before. With its log,
+    /// which must have a reader.
+    pub(crate) fn until(&self, arguments: &[&str], phase: &str) -> Option<(Child, BufReader<ChildStderr>)> {
+        let mut child = Command::new(PROGRAM)
+            .args(arguments)
+            .args(["--json", "-vv", "--state-dir"])
+            .arg(self.path("state"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let is_there = |line: String| line.contains("DEBUG") && line.trim_end().ends_with(phase);
+        if log.by_ref().lines().map_while(Result::ok).any(is_there) {
+            return Some((child, log));
+        }
+        child.wait().unwrap();
+        None
     }
 
     /// `sync SOURCE TARGET --snapshot NAME`, and more arguments.

@@ -6,6 +6,7 @@
     s3.py ENDPOINT dump BUCKET DIRECTORY
     s3.py ENDPOINT versions BUCKET
     s3.py ENDPOINT uploads BUCKET
+    s3.py ENDPOINT begin BUCKET KEY
     s3.py ENDPOINT landed BUCKET
     s3.py ENDPOINT put BUCKET KEY FILE EXTRA
     s3.py ENDPOINT head BUCKET KEY
@@ -15,7 +16,7 @@
 `apply` reads one JSON array a line: ["put", KEY, FILE WITH THE CONTENT] or ["delete", KEY]; each key once.
 `dump` prints one JSON array a line: [KEY, FILE WITH THE CONTENT], all keys, snapferry's own included; it makes the
 files in the directory. `versions` prints the number of versions and delete markers in the bucket, `uploads` that of
-multipart uploads nobody finished, `landed` the bytes of content in objects and in parts of such uploads. `put` writes one object with more arguments of PutObject as JSON, `head` prints what
+multipart uploads nobody finished, `begin` begins one, `landed` the bytes of content in objects and in parts of such uploads. `put` writes one object with more arguments of PutObject as JSON, `head` prints what
 travels with one as JSON, `lose` deletes its newest version for good. `publish` lets everybody read the bucket, and nobody else write it.
 Keys are hexadecimal, so any byte can be in them.
 """
@@ -99,6 +100,10 @@ def uploads(client, bucket):
     print(len(client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])))
 
 
+def begin(client, bucket, key):
+    client.create_multipart_upload(Bucket=bucket, Key=key_of(key))
+
+
 def landed(client, bucket):
     total = sum(size for key, size in keys(client, bucket) if not key.startswith(".snapferry/"))
     for upload in client.list_multipart_uploads(Bucket=bucket).get("Uploads", []):
@@ -130,7 +135,7 @@ def publish(client, bucket):
 
 def main():
     endpoint, command, bucket, *options = sys.argv[1:]
-    commands = [create, apply, dump, versions, uploads, landed, put, head, lose, publish]
+    commands = [create, apply, dump, versions, uploads, begin, landed, put, head, lose, publish]
     {function.__name__: function for function in commands}[command](connect(endpoint), bucket, *options)
 
 

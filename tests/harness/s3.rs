@@ -135,6 +135,12 @@ impl Bucket {
         self.call("uploads", &[], "").trim().parse().unwrap()
     }
 
+    /// Begins a multipart upload, as another tool does, and leaves it open.
+    #[track_caller]
+    pub(crate) fn begin(&self, key: &str) {
+        self.call("begin", &[&hex::encode(key)], "");
+    }
+
     /// Bytes of content that have landed, in objects and in parts of unfinished uploads.
     #[track_caller]
     pub(crate) fn landed(&self) -> u64 {
