@@ -92,7 +92,8 @@ impl Policy {
     /// What the limits of a transfer say of it.
     pub fn of(limits: &Limits) -> Self {
         let Limits { delta, learn_target, whole_bytes_max, block_bytes, .. } = *limits;
-        Self { delta, learn_target, whole_bytes_max, block_bytes }
+        // What has one block has nothing to be put together from.
+        Self { delta, learn_target, whole_bytes_max: whole_bytes_max.max(block_bytes), block_bytes }
     }
 
     /// Whether a new object may be made from the target's older one, `base`, if there is one whose content is known.

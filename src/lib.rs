@@ -28,13 +28,15 @@
 //!   there is more to order than memory should hold, [`sort`] does it on disk.
 //! - [`transfer`]: carries out the steps that bring content, in two lanes, small objects whole and large ones in parts.
 //!   Every write is checked against the target's own [`checksum`]. What landed is remembered by the [`journal`].
+//! - [`delta`]: of a large object whose older version is on the target only the blocks that changed cross; the rest is copied
+//!   there, on the target's own side.
 //! - [`verify`]: lists the target and compares it with the snapshot entry by entry; reads it back if asked.
 //! - [`seal`]: receipt, manifest and, last of all, the record on the target, into its [`catalog`].
 //!
 //! Around the line: [`run`] has the steps that replication and [`restore`] share, [`bucket`] joins a store with its
 //! catalog and its kind of snapshot, [`store`] is the one trait over directories, S3, Ozone and memory, with what each can do
 //! declared in its [`store::Capabilities`]. [`report`] is what a run did as plain data: text and JSON are views of it.
-//! [`cli`] is one file for each command. `key`, `manifest`, `merge`, `sort` and `plan` have no clock, no store and no
+//! [`cli`] is one file for each command. `key`, `manifest`, `merge`, `sort`, `plan` and `delta` have no clock, no store and no
 //! async in them and are tested with generated cases; [`store::fault`] and [`store::record`] wrap a store, to break it
 //! and to count what it is asked.
 //!

@@ -283,6 +283,23 @@ fn a_dry_run_says_what_moves_as_a_delta_and_why_the_rest_does_not() {
     tree::assert_same(&source, &target);
 }
 
+/// The length of a block may change from night to night, beyond that of the object and back.
+#[test]
+fn blocks_of_any_length_follow_each_other() {
+    let lab = Lab::new();
+    let (source, target) = (lab.path("source"), lab.path("target"));
+    let mut data = Numbers(13).bytes(20 << 20);
+    let nights = [("64MiB", 20), ("8MiB", 20), ("1MiB", 8), ("64MiB", 20), ("1MiB", 20), ("1MiB", 1), ("16MiB", 16)];
+    for (night, (size, most)) in nights.into_iter().enumerate() {
+        tree::put(&source, KEY.as_bytes(), &data);
+        let outcome = lab.sync(&source, &target, &format!("night-{night}"), &["--block-size", size]).sealed();
+        tree::assert_same(&source, &target);
+        let copied = outcome.count("bytes_copied");
+        assert!(copied > 0 && copied <= most * MIB, "{size} in night {night}: {}", outcome.report);
+        data[(9 << 20) + night] ^= 1;
+    }
+}
+
 #[test]
 fn a_block_that_is_no_power_of_two_is_refused() {
     let lab = Lab::new();

@@ -116,13 +116,16 @@ impl Transfer {
             Ok(basis) => basis,
             Err(why) => return Ok(Err(why)),
         };
-        tracing::info!("`{}` moves as a delta, {basis}", source.key);
         let mut known = base.blocks.clone().filter(|blocks| blocks.fit(base.size));
         if basis == Basis::Learnt {
             let read = self.content(&*self.target, base, false).await;
             known = read.map_err(|error| error.on(Side::Target).key(&base.key))?.blocks;
         }
-        let block_bytes = known.as_ref().map_or(0, Blocks::block_bytes).max(self.policy.block_bytes);
+        let block_bytes = known.as_ref().map_or(0, Blocks::block_bytes).max(policy.block_bytes);
+        if source.size <= block_bytes {
+            return Ok(Err(Whole::Small));
+        }
+        tracing::info!("`{}` moves as a delta, {basis}", source.key);
         let known = known.map(|known| known.coarser(block_bytes));
         Ok(Ok(Assembly { source, base, known, block_bytes, same }))
     }
