@@ -1,6 +1,7 @@
 //! Large objects of which little changes: what crosses to the target, and what goes wrong on the way.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -10,9 +11,11 @@ use snapferry::key::Key;
 use snapferry::plan::staging_key;
 use snapferry::report::{Report, State};
 use snapferry::run::OnDrift;
-use snapferry::store::Condition;
 use snapferry::store::fault::{Effect, Fault, Rule, When};
+use snapferry::store::local::LocalStore;
+use snapferry::store::memory::MemoryStore;
 use snapferry::store::record::{Op, Record};
+use snapferry::store::{Capabilities, Condition};
 
 use super::crash::step;
 use super::world::{Ask, BLOCK_BYTES, Like, Place, World, block_on};
@@ -85,6 +88,25 @@ fn little_crosses_where_little_changed() {
             let (_, sent, _) = counted(&world, "night-5", ask).await;
             assert_eq!(sent, new.len() as u64, "{pair:?}");
         }
+    });
+}
+
+/// The same on a file system, where nothing but a store that counts sees what is written.
+#[test]
+fn little_is_written_to_a_directory() {
+    block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let mut world = World::new(Like::Files, Like::Files);
+        world.target = world.target.through(Arc::new(LocalStore::open(folder.path(), false).unwrap()));
+        let mut data = content(64 * BLOCK + 100);
+        world.source.put(LARGE, data.clone()).await;
+        counted(&world, "night-1", Ask::default()).await;
+        data[32 * BLOCK - 2..32 * BLOCK + 2].fill(0xff);
+        world.source.put(LARGE, data.clone()).await;
+        assert_eq!(counted(&world, "night-2", Ask::default()).await.1, 2 * BLOCK_BYTES);
+        data.extend(content(BLOCK));
+        world.source.put(LARGE, data.clone()).await;
+        assert_eq!(counted(&world, "night-3", Ask::default()).await.1, BLOCK_BYTES);
     });
 }
 
@@ -250,6 +272,36 @@ fn an_assembly_that_dies_goes_on() {
                 assert!(left.is_empty(), "{target:?}, call {n}: {left:?}");
                 assert_eq!(uploads("other".into()).await, [other], "{target:?}, call {n}");
                 n += step() as u64;
+            }
+        }
+    });
+}
+
+/// Many objects at once, with room for a few blocks, on a target whose parts are longer than blocks: nobody waits for
+/// somebody who waits for them.
+#[test]
+fn little_memory_is_enough() {
+    block_on(async {
+        for part_bytes_min in [1, 3 * BLOCK_BYTES] {
+            let mut world = World::new(Like::Versioned, Like::Versioned);
+            let capabilities = Capabilities { versions: true, part_bytes_min, ..MemoryStore::like_s3() };
+            world.target = world.target.through(Arc::new(MemoryStore::new("narrow", capabilities)));
+            let ask = Ask { memory_bytes: 4 * BLOCK_BYTES, ..Ask::default() };
+            for night in 1..=4_usize {
+                for object in 0..8 {
+                    let mut data = content(50 * BLOCK + 17 * object);
+                    // Every block, every second one, some, and one.
+                    for at in (0..50).step_by([1, 2, 7, 50][night - 1]) {
+                        data[at * BLOCK + night] ^= 0x55;
+                    }
+                    world.source.put(&format!("dir/large-{object}"), data).await;
+                }
+                let wanted = world.source.content().await;
+                let name = format!("night-{night}");
+                let run = world.ask(&name, ask);
+                let ended = tokio::time::timeout(Duration::from_secs(60), run).await;
+                ended.expect("the run stands still").1.unwrap();
+                world.check_sealed(&name, &wanted).await.unwrap();
             }
         }
     });

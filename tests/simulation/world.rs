@@ -180,6 +180,7 @@ pub(crate) struct Ask {
     pub(crate) concurrency: usize,
     pub(crate) delta: Delta,
     pub(crate) learn_target: bool,
+    pub(crate) memory_bytes: u64,
 }
 
 impl Default for Ask {
@@ -192,6 +193,7 @@ impl Default for Ask {
             concurrency: CONCURRENCY,
             delta: Delta::Auto,
             learn_target: false,
+            memory_bytes: 64 << 20,
         }
     }
 }
@@ -253,7 +255,7 @@ impl World {
             on_drift: ask.on_drift,
             limits: Limits {
                 concurrency: ask.concurrency,
-                memory_bytes: 64 << 20,
+                memory_bytes: ask.memory_bytes,
                 strict: ask.strict,
                 block_bytes: BLOCK_BYTES,
                 whole_bytes_max: 2 * BLOCK_BYTES,
