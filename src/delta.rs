@@ -6,14 +6,13 @@ use std::ops::Range;
 
 use crate::manifest::{BlockHasher, Blocks, Entry, Subtree};
 use crate::store::{Capabilities, Piece};
-use crate::transfer::Limits;
 
 /// Most bytes that one copied part covers, in bytes: far below what servers take, so that the parts of a large object are
 /// copied side by side.
 const COPY_BYTES_MAX: u64 = 1 << 30;
 
 /// When only changed blocks move.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Delta {
     /// Where it can pay.
     #[default]
@@ -89,13 +88,6 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// What the limits of a transfer say of it.
-    pub fn of(limits: &Limits) -> Self {
-        let Limits { delta, learn_target, whole_bytes_max, block_bytes, .. } = *limits;
-        // What has one block has nothing to be put together from.
-        Self { delta, learn_target, whole_bytes_max: whole_bytes_max.max(block_bytes), block_bytes }
-    }
-
     /// Whether a new object may be made from the target's older one, `base`, if there is one whose content is known.
     ///
     /// # Errors

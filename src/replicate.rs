@@ -337,7 +337,7 @@ impl Replication {
         let plan = Box::pin(self.run.plan(&from, base.as_ref(), None, &mut Memory::default())).await?;
         self.run.guard(&plan)?;
         self.run.report.bytes_reused = plan.totals.bytes_reused;
-        let (policy, target) = (Policy::of(&self.run.bounds.limits), self.run.target.store().capabilities());
+        let (policy, target) = (self.run.bounds.limits.policy(), self.run.target.store().capabilities());
         let read =
             plan.landings.iter()?.filter(|landing| landing.as_ref().map_or(true, |one| one.method == Method::Read));
         let least =

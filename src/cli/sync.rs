@@ -80,7 +80,7 @@ pub(super) struct LimitArguments {
     bandwidth: Option<Size>,
     /// Whether only the changed blocks of a large object move, where the target has an older version of it.
     #[arg(long, value_name = "WHEN", default_value = "auto")]
-    delta: Delta,
+    delta: When,
     /// Read the target's older version where nothing is known of its blocks, to move only what changed.
     #[arg(long)]
     learn_target: bool,
@@ -99,12 +99,23 @@ impl LimitArguments {
             memory_bytes,
             bandwidth: self.bandwidth.map(|rate| rate.0),
             strict,
-            delta: self.delta,
+            delta: match self.delta {
+                When::Auto => Delta::Auto,
+                When::Always => Delta::Always,
+                When::Never => Delta::Never,
+            },
             learn_target: self.learn_target,
             block_bytes: self.block_size.0,
             ..Limits::default()
         }
     }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum When {
+    Auto,
+    Always,
+    Never,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -90,6 +90,15 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// What they say of when only changed blocks move.
+    pub fn policy(&self) -> Policy {
+        let Self { delta, learn_target, whole_bytes_max, block_bytes, .. } = *self;
+        // What has one block has nothing to be put together from.
+        Policy { delta, learn_target, whole_bytes_max: whole_bytes_max.max(block_bytes), block_bytes }
+    }
+}
+
 /// Both sides of a transfer and all that it shares.
 #[derive(Debug)]
 pub struct Transfer {
@@ -173,7 +182,7 @@ impl Transfer {
             cancel,
             resuming,
             strict: limits.strict,
-            policy: Policy::of(&limits),
+            policy: limits.policy(),
             uploads: Mutex::new(uploads),
             marks: Marks::new(catalog),
             budget: Budget::new(limits.memory_bytes),
