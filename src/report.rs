@@ -56,7 +56,6 @@ pub struct Report {
     /// Bytes to read from the source.
     pub bytes_planned: u64,
     /// Of a plan: bytes that cross to the target at least, where of large objects only what changed does.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_planned_delta: Option<u64>,
     /// Bytes that crossed to the target.
     pub bytes_copied: u64,
