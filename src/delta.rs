@@ -7,9 +7,9 @@ use std::ops::Range;
 use crate::manifest::{BlockHasher, Blocks, Entry, Subtree};
 use crate::store::{Capabilities, Piece};
 
-/// Most bytes that one copied part covers, in bytes: far below what servers take, so that the parts of a large object are
-/// copied side by side.
-const COPY_BYTES_MAX: u64 = 1 << 30;
+/// Most bytes that one copied part covers unless a unit is longer: far below what servers take, for one that copies a
+/// gigabyte in one request takes as long as it would to receive it, and copies several parts side by side.
+const COPY_BYTES_MAX: u64 = 128 << 20;
 
 /// When only changed blocks move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -145,7 +145,8 @@ fn story() -> [(Vec<Change>, [u64; 4]); 3] {
         delete("directory-then-object"),
         directory("directory-then-object/"),
     ];
-    let third_bytes = (20 << 20) + 5002 + 6 + 10 + 6 + 54;
+    // Of the large object only the first part crosses, in which a byte changed: for Ozone it has 16 MiB.
+    let third_bytes = (16 << 20) + 5002 + 6 + 10 + 6 + 54;
     // Copied, bytes, renamed, deleted. What is replaced where it was is neither created nor deleted.
     [(first, [25, first_bytes, 0, 0]), (second, [7, second_bytes, 7, 8]), (third, [6, third_bytes, 3, 3])]
 }
