@@ -115,10 +115,14 @@ impl Walk {
             let Some((directory, after, page)) = asking.next().await else { return Ok(()) };
             let page = page.map_err(|error| error.key(&Key::from(directory.as_str())))?;
             self.store.learn(&page.children);
+            // A page that is not full may still be all that this server gives: that it is not shows when more is asked for.
+            let full = page.children.len() >= PAGE as usize;
             let settle = if page.truncated { settled } else { in_order };
             let children = settle(page.children, after.as_deref());
             if let Some(last) = children.last().filter(|_| page.truncated) {
-                self.nothing_hidden(&last.name, after.as_deref())?;
+                if full {
+                    self.nothing_hidden(&last.name, after.as_deref())?;
+                }
                 waiting.push((directory, Some(last.name.clone())));
             }
             let entries: Vec<Entry> = children.iter().map(|info| entry(info, true)).collect();
