@@ -8,7 +8,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use snapferry::error::Kind;
 use snapferry::manifest::segment::{decode, encode};
-use snapferry::manifest::{Entry, FileId, Pin};
+use snapferry::manifest::{Blocks, Entry, FileId, Pin};
 
 static SOUND: LazyLock<Bytes> = LazyLock::new(|| {
     let entries: Vec<Entry> = (0..9u64)
@@ -18,7 +18,7 @@ static SOUND: LazyLock<Bytes> = LazyLock::new(|| {
             entry.pin.etag = (i % 3 == 0).then(|| format!("{i:032}").into());
             entry.pin.file = (i % 3 == 1).then_some(FileId { inode: i, birth_ns: 1, mtime_ns: 2 });
             entry.origin = (i % 4 == 0).then(|| Pin { version: Some("v".into()), ..Pin::default() });
-            entry.blocks = (i % 4 == 1).then(|| vec![i as u8; 32].into());
+            entry.blocks = (i % 4 == 1).then(|| Blocks::new(8 << 20, &[[i as u8; 32]]));
             entry.attributes = (i % 4 == 2).then(Box::default);
             entry
         })
