@@ -88,11 +88,16 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Whether a new object may be made from the target's older one, `base`, if there is one whose content is known.
+    /// The target's older object that a new one may be made from: `base`, if its content is known and it serves.
     ///
     /// # Errors
-    /// Why it may not.
-    pub fn allows(&self, source: &Entry, base: Option<&Entry>, target: &Capabilities) -> Result<(), Whole> {
+    /// Why none may.
+    pub fn serving<'a>(
+        &self,
+        source: &Entry,
+        base: Option<&'a Entry>,
+        target: &Capabilities,
+    ) -> Result<&'a Entry, Whole> {
         if self.delta == Delta::Never {
             return Err(Whole::Never);
         }
@@ -110,14 +115,21 @@ impl Policy {
         if base.size == 0 || (self.delta == Delta::Auto && little) {
             return Err(Whole::LittleBase);
         }
-        Ok(())
+        Ok(base)
+    }
+
+    /// How what changed will be found out unless the source's store knows it, as far as that shows beforehand.
+    ///
+    /// # Errors
+    /// Why the object moves whole.
+    pub fn foreseen(&self, source: &Entry, base: Option<&Entry>, target: &Capabilities) -> Result<Basis, Whole> {
+        self.basis(false, self.serving(source, base, target)?)
     }
 
     /// The least that crosses to the target for an object, of which it has `base` or nothing that serves, in bytes: where it
     /// moves as a delta, what it has grown by, and one block at least.
     pub fn least_bytes(&self, source: &Entry, base: Option<&Entry>, target: &Capabilities) -> u64 {
-        let delta = self.allows(source, base, target).and_then(|()| self.basis(false, base.ok_or(Whole::NoBase)?));
-        match (delta, base) {
+        match (self.foreseen(source, base, target), base) {
             (Ok(_), Some(base)) => source.size.saturating_sub(base.size).max(self.block_bytes.min(source.size)),
             _ => source.size,
         }

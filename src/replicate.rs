@@ -457,15 +457,11 @@ fn steps(plan: &Plan, policy: &Policy, target: &Capabilities) -> Result<Vec<Stri
     for landing in plan.landings.iter()?.take(STEPS_MAX) {
         let landing = landing?;
         let base = landing.replaces.as_ref().filter(|_| landing.method == Method::Read && !landing.compare);
-        steps.push(
-            match base
-                .map(|base| policy.allows(&landing.source, Some(base), target).and_then(|()| policy.basis(false, base)))
-            {
-                Some(Ok(basis)) => format!("{landing} (only what changed, {basis})"),
-                Some(Err(why)) => format!("{landing} (whole: {why})"),
-                None => landing.to_string(),
-            },
-        );
+        steps.push(match base.map(|base| policy.foreseen(&landing.source, Some(base), target)) {
+            Some(Ok(basis)) => format!("{landing} (only what changed, {basis})"),
+            Some(Err(why)) => format!("{landing} (whole: {why})"),
+            None => landing.to_string(),
+        });
     }
     for directory in plan.directories.iter()?.take(STEPS_MAX) {
         steps.push(format!("mkdir    {}", directory?.key));

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use super::options::Common;
 use super::output::Output;
 use crate::blocking::blocking;
-use crate::bucket::Bucket;
+use crate::bucket::Snapshot;
 use crate::catalog::StoreSegments;
 use crate::delta::changed_ranges;
 use crate::diff::{Change, diff, match_renames};
@@ -53,12 +53,13 @@ struct Counts {
 
 pub(super) async fn run(arguments: Arguments, common: &Common, output: &Output) -> Result<()> {
     let bucket = common.open(&arguments.bucket, CloneMode::Auto).await?;
+    let (older, newer) = (bucket.existing(&arguments.from).await?, bucket.existing(&arguments.to).await?);
     let contents = match arguments.blocks {
-        true => Some(Contents::open(&bucket, &arguments).await?),
+        true => Some(Contents::open(&older, &newer).await?),
         false => None,
     };
-    let (from, from_segments) = open(&bucket, &arguments.from).await?;
-    let (to, to_segments) = open(&bucket, &arguments.to).await?;
+    let (from, from_segments) = open(&older).await?;
+    let (to, to_segments) = open(&newer).await?;
     let folder = common.folder("tmp")?;
     let (sender, mut receiver) = tokio::sync::mpsc::channel(256);
     let reading = blocking(move || {
@@ -122,9 +123,9 @@ pub(super) async fn run(arguments: Arguments, common: &Common, output: &Output) 
     read
 }
 
-async fn open(bucket: &Bucket, name: &Name) -> Result<(Manifest, Arc<StoreSegments>)> {
-    let catalog = bucket.existing(name).await?.catalog;
-    Ok((catalog.manifest(name).await?, Arc::new(StoreSegments::new(&catalog, Handle::current()))))
+async fn open(snapshot: &Snapshot) -> Result<(Manifest, Arc<StoreSegments>)> {
+    let (catalog, name) = (&snapshot.catalog, &snapshot.record.name);
+    Ok((catalog.manifest(name).await?, Arc::new(StoreSegments::new(catalog, Handle::current()))))
 }
 
 /// Both snapshots, to read what is not known of their objects.
@@ -134,9 +135,9 @@ struct Contents {
 }
 
 impl Contents {
-    async fn open(bucket: &Bucket, arguments: &Arguments) -> Result<Self> {
-        let reader = async |name: &Name| bucket.existing(name).await?.provider.reader(name).await;
-        let stores = [reader(&arguments.from).await?, reader(&arguments.to).await?];
+    async fn open(older: &Snapshot, newer: &Snapshot) -> Result<Self> {
+        let reader = async |snapshot: &Snapshot| snapshot.provider.reader(&snapshot.record.name).await;
+        let stores = [reader(older).await?, reader(newer).await?];
         Ok(Self { stores, budget: Budget::new(BYTES_IN_FLIGHT) })
     }
 

@@ -12,7 +12,6 @@ use super::parts::{Landed, Written};
 use crate::checksum::Sum;
 use crate::delta::{Assembler, Basis, Segment, Whole, kept_to, same_ranges, unit_bytes};
 use crate::error::{Error, Kind, Result, Side};
-use crate::journal::Event;
 use crate::key::Key;
 use crate::manifest::{BlockHasher, Blocks, Entry, Subtree};
 use crate::plan::Landing;
@@ -107,10 +106,10 @@ impl Transfer {
         base: Option<&'a Entry>,
     ) -> Result<std::result::Result<Assembly<'a>, Whole>> {
         let (policy, target) = (self.policy, self.target.capabilities());
-        if let Err(why) = policy.allows(source, base, target) {
-            return Ok(Err(why));
-        }
-        let Some(base) = base else { return Ok(Err(Whole::NoBase)) };
+        let base = match policy.serving(source, base, target) {
+            Ok(base) => base,
+            Err(why) => return Ok(Err(why)),
+        };
         let same = self.told(source, base).await?;
         let basis = match policy.basis(!same.is_empty(), base) {
             Ok(basis) => basis,
@@ -168,7 +167,7 @@ impl Transfer {
             Ok(done) => done,
             Err(error) => {
                 // What the older object does not serve for, or the source no longer has, makes the parts worthless.
-                if error.kind() == Kind::Changed || is_about_copies(&error) {
+                if is_about_copies(&error) {
                     self.abort(&upload).await;
                 }
                 return Err(error);
@@ -302,7 +301,7 @@ impl Transfer {
         let part = if let Some((data, _room)) = held {
             let part = self.send_part(upload, number, offset, data).await?;
             self.crossed(size);
-            self.note(upload, &part).await?;
+            self.note(upload, &part, &[]).await?;
             Placed { part, copied, proof: Proof::Done }
         } else {
             let mut part = match before {
@@ -310,7 +309,7 @@ impl Transfer {
                 None => {
                     let part = self.copied_part(assembly, upload, number, range).await?;
                     // As the target answered: what is claimed below is no answer.
-                    self.note(upload, &part).await?;
+                    self.note(upload, &part, &[]).await?;
                     part
                 }
             };
@@ -330,12 +329,6 @@ impl Transfer {
             self.large.done(turn, size);
         }
         Ok(part)
-    }
-
-    /// Writes down that a part has landed.
-    async fn note(&self, upload: &Upload, part: &Part) -> Result<()> {
-        let event = Event::Part { upload: upload.id.clone(), part: part.clone(), values: Vec::new() };
-        self.journal.append(event).await
     }
 
     async fn copied_part(

@@ -79,7 +79,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             concurrency: 64,
-            memory_bytes: 128 << 20,
+            memory_bytes: (256 << 20) / 3,
             bandwidth: None,
             strict: false,
             delta: Delta::Auto,

@@ -167,9 +167,14 @@ impl Transfer {
 
     async fn landed_part(&self, upload: &Upload, (part, values): Landed) -> Result<Landed> {
         self.crossed(part.size);
-        let event = Event::Part { upload: upload.id.clone(), part: part.clone(), values: values.clone() };
-        self.journal.append(event).await?;
+        self.note(upload, &part, &values).await?;
         Ok((part, values))
+    }
+
+    /// Writes down that a part has landed, with the values of its blocks, or none where it will be read again to be known.
+    pub(super) async fn note(&self, upload: &Upload, part: &Part, values: &[Subtree]) -> Result<()> {
+        let event = Event::Part { upload: upload.id.clone(), part: part.clone(), values: values.to_vec() };
+        self.journal.append(event).await
     }
 
     /// Begins an upload and writes its name down, with the length of its parts, or 0 where that differs.
