@@ -100,6 +100,7 @@ fn whole_line(c: &mut Criterion) {
         steps: false,
         proof: Proof::Listing,
         allow_unversioned: false,
+        policy: None,
         source_catalog: None,
         moment: jiff::Timestamp::UNIX_EPOCH,
         bounds: Bounds {

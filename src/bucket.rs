@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::blocking::blocking;
 use crate::catalog::{Catalog, FORMAT, Job, Lease, Record};
+use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::Manifest;
 use crate::merge::Entries;
@@ -53,6 +54,7 @@ pub struct Bucket {
     /// Where the store takes snapshots itself.
     native: Option<Arc<Natives>>,
     folder: PathBuf,
+    clock: Clock,
 }
 
 /// The snapshots that a store keeps itself, of which the catalog knows those that were sealed.
@@ -118,6 +120,7 @@ impl Bucket {
             provider,
             native: None,
             folder,
+            clock: Clock::default(),
         })
     }
 
@@ -144,7 +147,7 @@ impl Bucket {
         let catalog = Catalog::of(store.clone());
         let provider = Arc::new(Listed::new(store.clone(), catalog.clone(), &options.folder));
         let folder = options.folder.clone();
-        Self { store, directory: None, locked: None, catalog, provider, native: None, folder }
+        Self { store, directory: None, locked: None, catalog, provider, native: None, folder, clock: Clock::default() }
     }
 
     /// The same bucket when nothing may be written to it: its snapshots are lists, kept in `catalog`.
@@ -152,6 +155,17 @@ impl Bucket {
     pub fn read_only(&self, catalog: Catalog) -> Self {
         let provider = Arc::new(Listed::new(self.store.clone(), catalog.clone(), &self.folder));
         Self { provider, catalog, locked: None, native: None, ..self.clone() }
+    }
+
+    /// The same bucket by this clock, which says when its snapshots are made.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// What tells the time here.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// The objects.
@@ -335,7 +349,7 @@ impl Bucket {
         }
         let record = Record {
             kind: self.provider.kind(),
-            created: Timestamp::now(),
+            created: self.clock.now(),
             sequence: newest.map_or(0, |newest| newest.sequence) + 1,
             others: taken.others,
             ..unseen(name, 0)

@@ -89,6 +89,7 @@
 //!     steps: false,
 //!     proof: Proof::Read,
 //!     allow_unversioned: false,
+//!     policy: None,
 //!     source_catalog: None,
 //!     moment: jiff::Timestamp::now(),
 //!     bounds: Bounds {
@@ -113,6 +114,7 @@ pub mod bucket;
 pub mod catalog;
 pub mod checksum;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod delta;
 pub mod diff;
@@ -121,6 +123,7 @@ pub mod journal;
 pub mod key;
 pub mod manifest;
 pub(crate) mod merge;
+pub(crate) mod pair;
 pub mod plan;
 pub mod progress;
 pub mod replicate;

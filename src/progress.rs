@@ -1,12 +1,53 @@
 //! The numbers of a running job, counted where things happen and read by whoever shows them.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
 
 use crate::key::Key;
 
 /// How many keys are named one by one.
 const NAMED_MAX: usize = 20;
+
+/// What a job is doing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Phase {
+    /// It has not begun.
+    #[default]
+    Pending,
+    /// Takes the source's snapshot.
+    Snapshotting,
+    /// Finds what changed.
+    Diffing,
+    /// Orders what is to be done.
+    Planning,
+    /// Brings content over.
+    Copying,
+    /// Puts what landed in its place: renames, then deletes.
+    Committing,
+    /// Compares both sides.
+    Proving,
+    /// Makes the target's snapshot.
+    Sealing,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Pending => "PENDING",
+            Self::Snapshotting => "SNAPSHOTTING",
+            Self::Diffing => "DIFFING",
+            Self::Planning => "PLANNING",
+            Self::Copying => "COPYING",
+            Self::Committing => "COMMITTING",
+            Self::Proving => "PROVING",
+            Self::Sealing => "SEALING",
+        })
+    }
+}
 
 /// Counters of one job. Cheap to count with from many tasks.
 #[derive(Debug, Default)]
@@ -32,7 +73,7 @@ pub struct Progress {
     /// The first of those by name.
     pub repinned_named: Mutex<Vec<Key>>,
     /// What the job is doing.
-    phase: Mutex<&'static str>,
+    phase: Mutex<Phase>,
     /// Large objects under way, the longest first.
     large: Mutex<Vec<Key>>,
 }
@@ -85,13 +126,13 @@ impl Progress {
     }
 
     /// Says what the job does now.
-    pub fn enter(&self, phase: &'static str) {
+    pub fn enter(&self, phase: Phase) {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
         tracing::debug!("{phase}");
     }
 
     /// What the job does now.
-    pub fn phase(&self) -> &'static str {
+    pub fn phase(&self) -> Phase {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

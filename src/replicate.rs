@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result, Side};
 use crate::journal::Memory;
 use crate::manifest::Manifest;
 use crate::plan::{Method, Plan};
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress};
 use crate::report::{Report, State};
 use crate::run::{Base, Bounds, Origin, Run, Unfinished, stopped};
 use crate::seal::seal;
@@ -51,6 +51,8 @@ pub struct Request {
     pub allow_unversioned: bool,
     /// Where the source's snapshots are remembered, if not with the source.
     pub source_catalog: Option<Catalog>,
+    /// The policy by which it is done, for the receipt.
+    pub policy: Option<String>,
     /// The moment of the run, which names the snapshot if nothing else does.
     pub moment: Timestamp,
     /// What bounds the run.
@@ -122,7 +124,7 @@ impl Replication {
         if self.is_sealed(name).await? {
             return Ok(());
         }
-        self.run.progress.enter("snapshot");
+        self.run.progress.enter(Phase::Snapshotting);
         let mut unfinished = self.run.unfinished(lease).await?;
         if let Some(unfinished) = &mut unfinished
             && !self.goes_on(name, &unfinished.job).await?
@@ -142,7 +144,7 @@ impl Replication {
             outcome => outcome?,
         };
         self.read_back(&manifest).await?;
-        self.run.progress.enter("seal");
+        self.run.progress.enter(Phase::Sealing);
         self.seal(&from, base.as_ref(), &manifest, lease).await?;
         if unfinished.is_some() {
             self.run.target.catalog().set_pending(None).await.map_err(|error| error.on(Side::Target))?;
@@ -159,7 +161,7 @@ impl Replication {
         unfinished: Option<&Unfinished>,
         lease: &Arc<Lease>,
     ) -> Result<Manifest> {
-        self.run.progress.enter("plan");
+        self.run.progress.enter(Phase::Diffing);
         let mut memory = self.run.recall().await?;
         let plan = Box::pin(self.run.plan(from, base, unfinished, &mut memory)).await?;
         self.run.guard(&plan)?;
@@ -173,10 +175,10 @@ impl Replication {
         }
         if !(plan.is_empty() && from.derived && unfinished.is_none()) {
             lease.begin(self.run.job(&from.name)).await.map_err(|error| error.on(Side::Target))?;
-            self.run.progress.enter("transfer");
+            self.run.progress.enter(Phase::Copying);
             Box::pin(self.run.transfer(from, plan, lease, unfinished, memory)).await?;
         }
-        self.run.progress.enter("prove");
+        self.run.progress.enter(Phase::Proving);
         Box::pin(self.run.prove(from, base, true)).await
     }
 
@@ -353,7 +355,7 @@ impl Replication {
     async fn read_back(&mut self, manifest: &Manifest) -> Result<()> {
         self.run.report.verified = Some("listing");
         if self.request.proof == Proof::Read {
-            self.run.progress.enter("read back");
+            self.run.progress.enter(Phase::Proving);
             let entries = self.run.entries(self.run.target.catalog(), manifest);
             let progress = self.run.progress.clone();
             let retried = move || Progress::add(&progress.retries, 1);
@@ -375,7 +377,7 @@ impl Replication {
             renamed: self.run.report.renamed,
             deleted: self.run.report.deleted,
         };
-        let content = manifest.totals();
+        let (content, taken) = (manifest.totals(), from.taken()?.0.record.created);
         let receipt = |sealed| Receipt {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").into(),
@@ -394,6 +396,9 @@ impl Replication {
             bytes_reused: Progress::read(&self.run.progress.bytes_reused),
             repinned: Progress::read(&self.run.progress.repinned),
             verified: self.run.report.verified.unwrap_or_default().into(),
+            policy: self.request.policy.clone(),
+            taken: Some(taken),
+            elapsed_ms: self.run.elapsed_ms(),
             sealed,
         };
         seal(&self.run.target, &from.name, manifest, entries, lease, receipt)
@@ -493,6 +498,7 @@ mod tests {
             steps: false,
             proof: Proof::Listing,
             allow_unversioned: false,
+            policy: None,
             source_catalog: None,
             moment,
             bounds: Bounds {

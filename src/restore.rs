@@ -10,7 +10,7 @@ use crate::bucket::Bucket;
 use crate::catalog::{Job, Lease};
 use crate::error::{Error, Kind, Result, Side};
 use crate::key::{Key, RESERVED};
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress};
 use crate::report::{Report, State};
 use crate::run::{Bounds, Origin, Run, stopped};
 use crate::snapshot::Name;
@@ -102,7 +102,7 @@ async fn under_lease(run: &mut Run, origin: &Origin, lease: &Arc<Lease>) -> Resu
             .at(run.target.address())
             .hint("restore to another place"));
     }
-    run.progress.enter("plan");
+    run.progress.enter(Phase::Diffing);
     let mut memory = run.recall().await?;
     let plan = Box::pin(run.plan(origin, None, unfinished.as_ref(), &mut memory)).await?;
     if plan.totals.drift > 0 {
@@ -121,11 +121,11 @@ async fn under_lease(run: &mut Run, origin: &Origin, lease: &Arc<Lease>) -> Resu
             .hint("globs match whole keys: `dir/**` is all in dir, `**/name` is that name anywhere"));
     }
     lease.begin(run.job(&origin.name)).await.map_err(|error| error.on(Side::Target))?;
-    run.progress.enter("transfer");
+    run.progress.enter(Phase::Copying);
     run.report.objects = plan.totals.created + plan.totals.modified + plan.totals.unchanged;
     run.report.bytes = plan.totals.bytes_planned;
     Box::pin(run.transfer(origin, plan, lease, unfinished.as_ref(), memory)).await?;
-    run.progress.enter("prove");
+    run.progress.enter(Phase::Proving);
     Box::pin(run.prove(origin, None, false)).await?;
     run.target.store().sync().await.map_err(|error| error.on(Side::Target))?;
     run.forget()

@@ -19,7 +19,7 @@ use crate::key::Key;
 use crate::manifest::{Entry, Manifest};
 use crate::merge::{Entries, merge_by_key};
 use crate::plan::{Circumstances, Inputs, Options, Plan, Streams, Trees, find_trees, plan, staged_trees};
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress};
 use crate::report::{Report, State};
 use crate::snapshot::{Name, listed, sorted};
 use crate::store::ListOptions;
@@ -123,6 +123,7 @@ impl Run {
         if let Err(error) = outcome {
             self.report.state = if error.exit_code() == 3 { State::Refused } else { State::Failed };
         }
+        let elapsed_ms = self.elapsed_ms();
         let (report, progress) = (&mut self.report, &self.progress);
         report.objects_copied = Progress::read(&progress.objects_copied);
         report.bytes_copied = Progress::read(&progress.bytes_copied);
@@ -134,8 +135,13 @@ impl Run {
         report.repinned_keys =
             progress.repinned_named.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         report.requests = self.source.store().requests() + self.target.store().requests();
-        report.elapsed_ms = self.started.elapsed().as_millis() as u64;
+        report.elapsed_ms = elapsed_ms;
         self.report
+    }
+
+    /// How long it has taken so far, in milliseconds.
+    pub(crate) fn elapsed_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
     }
 
     pub(crate) async fn lease(&self) -> Result<Arc<Lease>> {
@@ -191,6 +197,7 @@ impl Run {
         let run = Circumstances { resuming: unfinished.is_some() };
         let store = self.target.store().clone();
         let folder = self.bounds.folder.clone();
+        self.progress.enter(Phase::Planning);
         let plan = blocking(move || {
             let (target, accepts) = (store.capabilities(), |key: &Key| store.accepts(key));
             plan(inputs, &Options { target, accepts: &accepts, run, trees: &trees, folder: &folder })
@@ -304,7 +311,7 @@ impl Run {
         let landings = Arc::new(std::mem::replace(&mut plan.landings, crate::plan::Spool::empty(&self.bounds.folder)?));
         let outcome = async {
             transfer.run(&landings).await?;
-            self.progress.enter("switch");
+            self.progress.enter(Phase::Committing);
             // Renames and deletes have no conditions of their own that would stop a job which was overtaken.
             lease.confirm().await.map_err(|error| error.on(Side::Target))?;
             transfer.switch(&plan, &landings, &self.report.job).await?;

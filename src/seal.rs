@@ -28,7 +28,7 @@ pub(crate) async fn seal(
     target.provider().keep(name, entries).await?;
     target.store().sync().await?;
     let newest = target.catalog().newest(|_| true).await?;
-    let now = Timestamp::now();
+    let now = target.clock().now();
     let receipt = receipt(now);
     let totals = manifest.totals();
     let record = Record {

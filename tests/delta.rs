@@ -165,7 +165,7 @@ fn killed_assemblies_leave_nothing_behind() {
             let (mut numbers, mut killed) = (Numbers(seed), 0);
             for _ in 0..4 {
                 let arguments = ["sync", &from, &to, "--snapshot", "two", "--bandwidth", "16M"];
-                let Some((mut child, _log)) = lab.until(&arguments, "transfer") else { break };
+                let Some((mut child, _log)) = lab.until(&arguments, "COPYING") else { break };
                 std::thread::sleep(Duration::from_millis(numbers.below(1500)));
                 if child.try_wait().unwrap().is_some() {
                     break;

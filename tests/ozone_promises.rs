@@ -43,7 +43,7 @@ fn landed(target: &Bucket) -> u64 {
 
 /// What a run goes through, as its log says it, and how long in milliseconds it may be let go on from there.
 const PHASES: [(&str, u64); 6] =
-    [("snapshot", 200), ("plan", 50), ("transfer", 400), ("transfer", 1500), ("prove", 50), ("seal", 60)];
+    [("SNAPSHOTTING", 200), ("PLANNING", 50), ("COPYING", 400), ("COPYING", 1500), ("PROVING", 50), ("SEALING", 60)];
 
 /// Kills a sync of `name` in each of its phases, then runs one to its end.
 fn kill_and_converge(lab: &Lab, source: &Bucket, target: &Bucket, name: &str, forget: bool) -> (u64, Outcome) {

@@ -474,7 +474,7 @@ fn progress_is_for_terminals() {
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     let bars = seen(&sync("bars", ""));
-    assert!(bars.contains("transfer") && bars.contains("sealed bars"), "{bars:?}");
+    assert!(bars.contains("copying") && bars.contains("sealed bars"), "{bars:?}");
     let quiet = seen(&sync("quiet", "-q"));
     assert_eq!(quiet.trim(), "", "-q says what went well");
 

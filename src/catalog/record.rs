@@ -89,6 +89,15 @@ pub struct Receipt {
     pub repinned: u64,
     /// How it was proved: `listing` or `read`.
     pub verified: String,
+    /// The policy by which it was made, if it was by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// When the source's snapshot was taken: how old the content is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken: Option<Timestamp>,
+    /// How long the run took that sealed it, in milliseconds.
+    #[serde(default)]
+    pub elapsed_ms: u64,
     /// When it was sealed.
     pub sealed: Timestamp,
 }

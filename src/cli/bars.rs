@@ -47,7 +47,7 @@ impl Bars {
         }
         let bar = BARS.add(ProgressBar::new(0));
         let style = ProgressStyle::with_template(
-            "{msg:9} {bar:24} {bytes}/{total_bytes}  {binary_bytes_per_sec}  {eta} left  {prefix}",
+            "{msg:12} {bar:24} {bytes}/{total_bytes}  {binary_bytes_per_sec}  {eta} left  {prefix}",
         );
         if let Ok(style) = style {
             bar.set_style(style);
@@ -56,7 +56,7 @@ impl Bars {
         let stopped = stop.clone();
         tokio::spawn(async move {
             loop {
-                bar.set_message(progress.phase());
+                bar.set_message(progress.phase().to_string().to_lowercase());
                 bar.set_length(Progress::read(&progress.bytes_planned));
                 bar.set_position(Progress::read(&progress.bytes_done));
                 let (done, planned) = (&progress.objects_done, &progress.objects_planned);

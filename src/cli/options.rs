@@ -1,6 +1,6 @@
 //! Options that every command has, and the small languages of their values.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{ArgAction, Args};
@@ -8,6 +8,7 @@ use clap::{ArgAction, Args};
 use crate::bucket::{Bucket, OpenOptions};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::pair::folder;
 use crate::run::MaxDelete;
 use crate::snapshot::clone::CloneMode;
 
@@ -47,11 +48,7 @@ impl Common {
 
     /// A folder of this name for a job's files, made if need be.
     pub(super) fn folder(&self, name: &str) -> Result<PathBuf> {
-        let folder = self.state_dir()?.join(name);
-        std::fs::create_dir_all(&folder).map_err(|error| {
-            Error::from(error).at(folder.display().to_string()).hint("name another folder with --state-dir")
-        })?;
-        Ok(folder)
+        folder(&self.state_dir()?, name)
     }
 
     /// What a bucket's argument stands for: itself, or a store of the configuration.
@@ -64,60 +61,6 @@ impl Common {
         let options = OpenOptions { create: false, create_link: false, clone, folder: self.folder("tmp")? };
         Bucket::open(&self.resolve(bucket)?, &options).await
     }
-}
-
-/// The job's folder for this pair: the same for the same two buckets.
-pub(super) fn job_folder(common: &Common, source: &str, target: &str) -> Result<PathBuf> {
-    let mut hasher = blake3::Hasher::new();
-    for address in [source, target] {
-        hasher.update(&(address.len() as u64).to_le_bytes());
-        hasher.update(address.as_bytes());
-    }
-    common.folder(&format!("jobs/{}", &hasher.finalize().to_hex()[..16]))
-}
-
-/// The path, where a URL is one of a directory.
-pub(super) fn directory_path(url: &str) -> Option<&str> {
-    match url.split_once("://") {
-        Some(("file", path)) => Some(path),
-        Some(_) => None,
-        None => Some(url),
-    }
-}
-
-/// Refuses a target that lies in the source's directory, or the reverse, before either is touched.
-pub(super) fn refuse_nested(source: &Bucket, target_url: &str) -> Result<()> {
-    let (Some(source), Some(path)) = (source.directory(), directory_path(target_url)) else { return Ok(()) };
-    let Ok(target) = std::path::absolute(path) else { return Ok(()) };
-    // Of a path that does not exist yet, what exists of it decides.
-    let existing = target.ancestors().find_map(|path| path.canonicalize().ok().map(|real| (path.to_owned(), real)));
-    let Some((path, real)) = existing else { return Ok(()) };
-    let rest = target.strip_prefix(&path).unwrap_or(Path::new(""));
-    let target = real.join(rest);
-    if target.starts_with(source) || source.starts_with(&target) {
-        return Err(Error::usage(format!(
-            "source and target lie in each other: {} and {}",
-            source.display(),
-            target.components().collect::<PathBuf>().display()
-        ))
-        .hint("choose a target outside the source"));
-    }
-    Ok(())
-}
-
-/// Refuses two buckets of one store of which one is, or holds, the other: a prefix of it, or itself.
-pub(super) fn refuse_overlap(source: &Bucket, target: &Bucket) -> Result<()> {
-    let parts = |bucket: &Bucket| {
-        let (place, server) = bucket.address().split_once('?').unwrap_or((bucket.address(), ""));
-        (format!("{place}/"), server.to_owned())
-    };
-    let ((source_place, source_server), (target_place, target_server)) = (parts(source), parts(target));
-    let overlap = source_place.starts_with(&target_place) || target_place.starts_with(&source_place);
-    if !overlap || source_server != target_server {
-        return Ok(());
-    }
-    Err(Error::usage(format!("source and target lie in each other: {} and {}", source.address(), target.address()))
-        .hint("choose a target outside the source"))
 }
 
 /// Bytes, as `256MiB`, `64k` or `1000000`.

@@ -8,11 +8,12 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::bars::Bars;
-use super::options::{Common, job_folder, refuse_nested, refuse_overlap};
+use super::options::Common;
 use super::output::Output;
 use super::sync::LimitArguments;
 use crate::bucket::{Bucket, OpenOptions};
 use crate::error::{Result, Side};
+use crate::pair::{job_folder, refuse_nested, refuse_overlap};
 use crate::progress::Progress;
 use crate::restore::{Request, restore};
 use crate::run::{Bounds, MaxDelete, OnDrift};
@@ -63,7 +64,7 @@ pub(super) async fn run(
             max_delete: MaxDelete::Count(0),
             on_drift: OnDrift::Refuse,
             limits: arguments.limits.limits(true),
-            folder: job_folder(common, bucket.address(), to.address())?,
+            folder: job_folder(&common.state_dir()?, bucket.address(), to.address())?,
             lease_term: Duration::from_secs(60),
         },
     };

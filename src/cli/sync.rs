@@ -8,14 +8,13 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::bars::Bars;
-use super::options::{
-    Common, Size, block_size, clone_mode, directory_path, job_folder, max_delete, refuse_nested, refuse_overlap,
-};
+use super::options::{Common, Size, block_size, clone_mode, max_delete};
 use super::output::Output;
 use crate::bucket::{Bucket, OpenOptions};
 use crate::catalog::Catalog;
 use crate::delta::Delta;
 use crate::error::{Result, Side};
+use crate::pair::{directory_path, job_folder, refuse_nested, refuse_overlap};
 use crate::progress::Progress;
 use crate::replicate::{Proof, Request, replicate};
 use crate::run::{Bounds, MaxDelete, OnDrift};
@@ -167,6 +166,7 @@ pub(super) async fn run(
         },
         allow_unversioned: arguments.allow_unversioned,
         source_catalog,
+        policy: None,
         moment: Timestamp::now(),
         bounds: Bounds {
             max_delete: arguments.max_delete,
@@ -175,7 +175,7 @@ pub(super) async fn run(
                 Drift::Repair => OnDrift::Repair,
             },
             limits: arguments.limits.limits(arguments.strict),
-            folder: job_folder(common, source.address(), target.address())?,
+            folder: job_folder(&common.state_dir()?, source.address(), target.address())?,
             lease_term: Duration::from_secs(arguments.lease_term),
         },
     };

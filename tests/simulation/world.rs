@@ -241,6 +241,7 @@ impl World {
             steps: false,
             proof: ask.proof,
             allow_unversioned: true,
+            policy: None,
             source_catalog: None,
             moment: "2026-11-21T03:00:00Z".parse().unwrap(),
             bounds: self.bounds(ask),
