@@ -4,6 +4,7 @@ pub mod clone;
 mod listed;
 mod name;
 mod native;
+mod pattern;
 mod tree;
 
 use std::fmt;
@@ -17,6 +18,7 @@ pub(crate) use listed::listed;
 pub use listed::sorted;
 pub use name::Name;
 pub use native::Native;
+pub use pattern::Pattern;
 pub use tree::Tree;
 
 use crate::error::Result;
