@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::Manifest;
 use crate::merge::Entries;
+use crate::pair::real_path;
 use crate::snapshot::clone::CloneMode;
 use crate::snapshot::{Listed, Name, Native, Others, Provider, SnapshotKind, Tree};
 use crate::store::Store;
@@ -78,26 +79,61 @@ pub struct Snapshot {
     pub provider: Arc<dyn Provider>,
 }
 
-impl Bucket {
-    /// Opens the bucket that a URL, or a plain path, names.
-    pub async fn open(url: &str, options: &OpenOptions) -> Result<Self> {
+/// Which store a URL, or a plain path, is of.
+enum Place<'a> {
+    Directory(&'a str),
+    S3,
+    Ozone,
+    Memory(&'a str),
+}
+
+impl<'a> Place<'a> {
+    fn of(url: &'a str) -> Result<Self> {
         match url.split_once(':') {
-            Some(("s3", _)) => Ok(Self::of_store(Arc::new(S3Store::open(url).await?), options)),
-            Some(("memory", name)) => Ok(Self::of_store(Arc::new(MemoryStore::versioned(name)), options)),
-            Some(("file", rest)) => match rest.strip_prefix("//") {
-                Some(path) if path.starts_with('/') => Self::open_directory(Path::new(path), options).await,
-                _ => Err(Error::usage(format!("`{url}` is no file URL")).hint("write file:///absolute/path")),
+            Some(("s3", _)) => Ok(Self::S3),
+            Some(("memory", name)) => Ok(Self::Memory(name)),
+            Some(("file", rest)) => match rest.strip_prefix("//").filter(|path| path.starts_with('/')) {
+                Some(path) => Ok(Self::Directory(path)),
+                None => Err(Error::usage(format!("`{url}` is no file URL")).hint("write file:///absolute/path")),
             },
-            Some(_) if OzoneStore::is_url(url) => Self::open_ozone(url, options).await,
+            Some(_) if OzoneStore::is_url(url) => Ok(Self::Ozone),
             Some((scheme @ ("gs" | "az" | "hdfs"), _)) => {
-                Err(Error::new(Kind::Usage, format!("this version does not serve {scheme}:// yet"))
+                Err(Error::usage(format!("this version does not serve {scheme}:// yet"))
                     .hint("it serves local directories, s3:// and o3://"))
             }
             Some((scheme, rest)) if rest.starts_with("//") => {
                 Err(Error::usage(format!("`{scheme}` is no kind of store that is known"))
                     .hint("use a path, file:///…, s3://bucket/prefix?endpoint=… or o3://om-host/volume/bucket"))
             }
-            _ => Self::open_directory(Path::new(url), options).await,
+            _ => Ok(Self::Directory(url)),
+        }
+    }
+}
+
+/// The URL without secrets of the bucket that a URL, or a plain path, names. Asks nobody.
+///
+/// # Errors
+/// `Usage` names what is wrong with it.
+pub fn address(url: &str) -> Result<String> {
+    match Place::of(url)? {
+        Place::S3 => S3Store::address_of(url),
+        Place::Ozone => OzoneStore::address_of(url),
+        Place::Memory(_) => Ok(url.into()),
+        Place::Directory(path) => match real_path(path) {
+            Some(real) => Ok(real.display().to_string()),
+            None => Err(Error::usage(format!("`{path}` is no path"))),
+        },
+    }
+}
+
+impl Bucket {
+    /// Opens the bucket that a URL, or a plain path, names.
+    pub async fn open(url: &str, options: &OpenOptions) -> Result<Self> {
+        match Place::of(url)? {
+            Place::S3 => Ok(Self::of_store(Arc::new(S3Store::open(url).await?), options)),
+            Place::Ozone => Self::open_ozone(url, options).await,
+            Place::Memory(name) => Ok(Self::of_store(Arc::new(MemoryStore::versioned(name)), options)),
+            Place::Directory(path) => Self::open_directory(Path::new(path), options).await,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, address};
 use crate::error::{Error, Result};
 
 /// A folder of this name under `state_dir`, made if need be.
@@ -33,37 +33,42 @@ pub(crate) fn directory_path(url: &str) -> Option<&str> {
     }
 }
 
+/// The path as it really is, links resolved; of one that does not exist yet, what exists of it decides.
+pub(crate) fn real_path(path: &str) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    let (existing, real) = path.ancestors().find_map(|part| Some((part.to_owned(), part.canonicalize().ok()?)))?;
+    let rest = path.strip_prefix(&existing).unwrap_or(Path::new(""));
+    Some(real.join(rest).components().collect())
+}
+
+/// True where one of two addresses is, or holds, the other.
+pub(crate) fn lie_in_each_other(a: &str, b: &str) -> bool {
+    let parts = |address: &str| match address.split_once('?') {
+        // What follows `?` says where the server is; but a directory may have one in its name.
+        Some((place, server)) if !address.starts_with('/') => (format!("{place}/"), server.to_owned()),
+        _ => (format!("{}/", address.trim_end_matches('/')), String::new()),
+    };
+    let ((a, a_server), (b, b_server)) = (parts(a), parts(b));
+    (a.starts_with(&b) || b.starts_with(&a)) && a_server == b_server
+}
+
 /// Refuses a target that lies in the source's directory, or the reverse, before either is touched.
 pub(crate) fn refuse_nested(source: &Bucket, target_url: &str) -> Result<()> {
-    let (Some(source), Some(path)) = (source.directory(), directory_path(target_url)) else { return Ok(()) };
-    let Ok(target) = std::path::absolute(path) else { return Ok(()) };
-    // Of a path that does not exist yet, what exists of it decides.
-    let existing = target.ancestors().find_map(|path| path.canonicalize().ok().map(|real| (path.to_owned(), real)));
-    let Some((path, real)) = existing else { return Ok(()) };
-    let rest = target.strip_prefix(&path).unwrap_or(Path::new(""));
-    let target = real.join(rest);
-    if target.starts_with(source) || source.starts_with(&target) {
-        return Err(Error::usage(format!(
-            "source and target lie in each other: {} and {}",
-            source.display(),
-            target.components().collect::<PathBuf>().display()
-        ))
-        .hint("choose a target outside the source"));
+    if source.directory().is_none() || directory_path(target_url).is_none() {
+        return Ok(());
     }
-    Ok(())
+    refuse(source.address(), &address(target_url)?)
 }
 
 /// Refuses two buckets of one store of which one is, or holds, the other: a prefix of it, or itself.
 pub(crate) fn refuse_overlap(source: &Bucket, target: &Bucket) -> Result<()> {
-    let parts = |bucket: &Bucket| {
-        let (place, server) = bucket.address().split_once('?').unwrap_or((bucket.address(), ""));
-        (format!("{place}/"), server.to_owned())
-    };
-    let ((source_place, source_server), (target_place, target_server)) = (parts(source), parts(target));
-    let overlap = source_place.starts_with(&target_place) || target_place.starts_with(&source_place);
-    if !overlap || source_server != target_server {
+    refuse(source.address(), target.address())
+}
+
+fn refuse(source: &str, target: &str) -> Result<()> {
+    if !lie_in_each_other(source, target) {
         return Ok(());
     }
-    Err(Error::usage(format!("source and target lie in each other: {} and {}", source.address(), target.address()))
+    Err(Error::usage(format!("source and target lie in each other: {source} and {target}"))
         .hint("choose a target outside the source"))
 }

@@ -1,7 +1,6 @@
-//! Options that every command has, and the small languages of their values.
+//! Options that every command has.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::{ArgAction, Args};
 
@@ -9,7 +8,6 @@ use crate::bucket::{Bucket, OpenOptions};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::pair::folder;
-use crate::run::MaxDelete;
 use crate::snapshot::clone::CloneMode;
 
 /// What every command takes, before or after its name.
@@ -60,102 +58,5 @@ impl Common {
     pub(super) async fn open(&self, bucket: &str, clone: CloneMode) -> Result<Bucket> {
         let options = OpenOptions { create: false, create_link: false, clone, folder: self.folder("tmp")? };
         Bucket::open(&self.resolve(bucket)?, &options).await
-    }
-}
-
-/// Bytes, as `256MiB`, `64k` or `1000000`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Size(pub(super) u64);
-
-impl FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-        let (number, unit) = text.split_at(digits);
-        let number: f64 = number.parse().map_err(|_| format!("`{text}` is no size: write 256MiB, 64k or 1000000"))?;
-        let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
-            "" | "b" => 1,
-            "k" | "kib" => 1 << 10,
-            "kb" => 1000,
-            "m" | "mib" => 1 << 20,
-            "mb" => 1_000_000,
-            "g" | "gib" => 1 << 30,
-            "gb" => 1_000_000_000,
-            "t" | "tib" => 1 << 40,
-            "tb" => 1_000_000_000_000,
-            _ => return Err(format!("`{unit}` is no unit: use k, M, G, T, KiB, MiB, GiB, TiB, kB, MB, GB or TB")),
-        };
-        let bytes = number * factor as f64;
-        if bytes < 1.0 || bytes >= u64::MAX as f64 {
-            return Err(format!("`{text}` is out of range"));
-        }
-        Ok(Self(bytes as u64))
-    }
-}
-
-/// The length of a block.
-pub(super) fn block_size(text: &str) -> Result<Size, String> {
-    let size: Size = text.parse()?;
-    match size.0.is_power_of_two() && (1 << 20..=64 << 20).contains(&size.0) {
-        true => Ok(size),
-        false => Err(format!("`{text}` is no length of a block: write a power of two from 1MiB to 64MiB")),
-    }
-}
-
-/// A limit on deletes: a number, or a share as `50%`.
-pub(super) fn max_delete(text: &str) -> Result<MaxDelete, String> {
-    let bad = || format!("`{text}` is no limit: write a number of objects, or a share as 50%");
-    match text.strip_suffix('%') {
-        Some(share) => match share.trim().parse::<f64>() {
-            Ok(share) if (0.0..=100.0).contains(&share) => Ok(MaxDelete::Percent(share)),
-            _ => Err(bad()),
-        },
-        None => text.parse().map(MaxDelete::Count).map_err(|_| bad()),
-    }
-}
-
-/// A share as `10%` or `10`.
-pub(super) fn percent(text: &str) -> Result<f64, String> {
-    let number = text.strip_suffix('%').unwrap_or(text).trim();
-    match number.parse::<f64>() {
-        Ok(share) if share > 0.0 && share <= 100.0 => Ok(share),
-        _ => Err(format!("`{text}` is no share: write 10%")),
-    }
-}
-
-/// How snapshots of a local directory are cloned.
-pub(super) fn clone_mode(text: &str) -> Result<CloneMode, String> {
-    match text {
-        "auto" => Ok(CloneMode::Auto),
-        "reflink" => Ok(CloneMode::Reflink),
-        "hardlink" => Ok(CloneMode::HardLink),
-        "copy" => Ok(CloneMode::Copy),
-        _ => Err("write auto, reflink, hardlink or copy".into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes() {
-        assert_eq!("256MiB".parse(), Ok(Size(256 << 20)));
-        assert_eq!("64k".parse(), Ok(Size(64 << 10)));
-        assert_eq!("1.5G".parse(), Ok(Size(3 << 29)));
-        assert_eq!("10MB".parse(), Ok(Size(10_000_000)));
-        for bad in ["", "k", "-1", "1x", "0", "1e3", "99999999999999T"] {
-            assert!(bad.parse::<Size>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn delete_limits() {
-        assert_eq!(max_delete("50%"), Ok(MaxDelete::Percent(50.0)));
-        assert_eq!(max_delete("7"), Ok(MaxDelete::Count(7)));
-        for bad in ["", "%", "101%", "-1", "NaN%", "x"] {
-            assert!(max_delete(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::options::{Common, clone_mode};
+use super::options::Common;
 use super::output::Output;
 use crate::bucket::Bucket;
 use crate::catalog::{Hold, Receipt, Record};
@@ -14,6 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::report::Bytes;
 use crate::snapshot::Name;
 use crate::snapshot::clone::CloneMode;
+use crate::units::clone_mode;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

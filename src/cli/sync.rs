@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::bars::Bars;
-use super::options::{Common, Size, block_size, clone_mode, max_delete};
+use super::options::Common;
 use super::output::Output;
 use crate::bucket::{Bucket, OpenOptions};
 use crate::catalog::Catalog;
@@ -21,6 +21,7 @@ use crate::run::{Bounds, MaxDelete, OnDrift};
 use crate::snapshot::Name;
 use crate::snapshot::clone::CloneMode;
 use crate::transfer::Limits;
+use crate::units::{Size, block_size, clone_mode, max_delete};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -89,13 +90,10 @@ pub(super) struct LimitArguments {
 }
 
 impl LimitArguments {
-    /// Memory is for more than content in flight: what the stores receive it in and send it from, sorting, listings, and what
-    /// the allocator keeps.
+    /// What they come to.
     pub(super) fn limits(&self, strict: bool) -> Limits {
-        let memory_bytes = (self.memory.0 / 3).max(16 << 20);
         Limits {
             concurrency: self.concurrency.into(),
-            memory_bytes,
             bandwidth: self.bandwidth.map(|rate| rate.0),
             strict,
             delta: match self.delta {
@@ -105,7 +103,7 @@ impl LimitArguments {
             },
             learn_target: self.learn_target,
             block_bytes: self.block_size.0,
-            ..Limits::default()
+            ..Limits::within(self.memory.0)
         }
     }
 }

@@ -5,12 +5,13 @@ use std::fmt;
 use clap::Args;
 use serde::Serialize;
 
-use super::options::{Common, percent};
+use super::options::Common;
 use super::output::Output;
 use crate::error::{Result, Side};
 use crate::report::Bytes;
 use crate::snapshot::Name;
 use crate::snapshot::clone::CloneMode;
+use crate::units::percent;
 use crate::verify::{Verified, verify};
 
 #[derive(Debug, Args)]

@@ -136,6 +136,20 @@ impl Every {
 }
 
 impl Rules {
+    /// These rules, and what they do not say as in `base`.
+    #[must_use]
+    pub fn or(self, base: &Self) -> Self {
+        Self {
+            keep_last: self.keep_last.or(base.keep_last),
+            hourly: self.hourly.or(base.hourly),
+            daily: self.daily.or(base.daily),
+            weekly: self.weekly.or(base.weekly),
+            monthly: self.monthly.or(base.monthly),
+            yearly: self.yearly.or(base.yearly),
+            ttl: self.ttl.or(base.ttl),
+        }
+    }
+
     fn calendar(&self) -> impl Iterator<Item = (Every, u32)> {
         let rules = [
             (Every::Hour, self.hourly),

@@ -192,6 +192,16 @@ fn written(directive: char, date: Date) -> String {
     strtime::format(format!("%{directive}"), date).unwrap_or_default()
 }
 
+impl Default for Pattern {
+    /// `snapshot-%F`: `snapshot-2026-11-21`.
+    fn default() -> Self {
+        let date =
+            [Item::Directive('Y'), Item::Literal('-'), Item::Directive('m'), Item::Literal('-'), Item::Directive('d')];
+        let items = "snapshot-".chars().map(Item::Literal).chain(date).collect();
+        Self { text: "snapshot-%F".into(), items, dated: true }
+    }
+}
+
 impl FromStr for Pattern {
     type Err = Error;
 
@@ -326,6 +336,11 @@ mod tests {
                 Err(error) => prop_assert!(error.way_out().is_some(), "{error}"),
             }
         }
+    }
+
+    #[test]
+    fn the_usual_pattern_is_one() {
+        assert_eq!(Pattern::default(), "snapshot-%F".parse().unwrap());
     }
 
     #[test]

@@ -91,6 +91,12 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Limits for a process that stays within this many bytes. Memory is for more than content in flight: what the stores
+    /// receive it in and send it from, sorting, listings, and what the allocator keeps.
+    pub fn within(memory_bytes: u64) -> Self {
+        Self { memory_bytes: (memory_bytes / 3).max(16 << 20), ..Self::default() }
+    }
+
     /// What they say of when only changed blocks move.
     pub fn policy(&self) -> Policy {
         let Self { delta, learn_target, whole_bytes_max, block_bytes, .. } = *self;

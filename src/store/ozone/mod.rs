@@ -85,6 +85,14 @@ impl fmt::Debug for OzoneStore {
 }
 
 impl OzoneStore {
+    /// The URL without secrets of the bucket that a URL names. Asks nobody.
+    ///
+    /// # Errors
+    /// `Usage` for a wrong URL.
+    pub fn address_of(url: &str) -> Result<String> {
+        Ok(Location::parse(url)?.address())
+    }
+
     /// True for the URLs of Ozone's buckets.
     pub fn is_url(url: &str) -> bool {
         Location::is_ozone(url)

@@ -148,6 +148,14 @@ impl fmt::Debug for S3Store {
 }
 
 impl S3Store {
+    /// The URL without secrets of the bucket that a URL names. Asks nobody.
+    ///
+    /// # Errors
+    /// `Usage` for a wrong URL.
+    pub fn address_of(url: &str) -> Result<String> {
+        Ok(Location::parse(url)?.address())
+    }
+
     /// Opens the bucket that the URL names: finds credentials and region, and asks once whether it keeps versions.
     ///
     /// # Errors
