@@ -195,6 +195,15 @@ async fn parts_become_an_object() {
     assert_eq!(store.list_uploads(&Key::default()).await.unwrap(), []);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn every_version_is_listed_and_deleted() {
+    for variable in ["SNAPFERRY_TEST_S3", "SNAPFERRY_TEST_S3_ORDERED", "SNAPFERRY_TEST_S3_ANY_KEY"] {
+        if let Some(store) = store_at(variable, "every-version", "").await {
+            conformance::versions(&(Arc::new(store) as conformance::Shared)).await;
+        }
+    }
+}
+
 /// With and without use of the bucket's versions, and as for servers that know no newer checksum than MD5.
 #[tokio::test]
 async fn ranges_are_copied() {

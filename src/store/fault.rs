@@ -11,7 +11,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use super::record::Op;
-use super::{Capabilities, Condition, ListOptions, Listing, ListingSender, Object, Part, Piece, Store, Upload};
+use super::{
+    Capabilities, Condition, ListOptions, Listing, ListingSender, Object, Part, Piece, Store, Upload, Version,
+};
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::key::Key;
 use crate::manifest::{Attributes, Entry, Pin};
@@ -173,9 +175,9 @@ fn corrupt(effect: Option<Effect>, data: Bytes) -> Bytes {
 }
 
 /// Passes a listing on with its fault.
-async fn pass_on(mut listing: Listing, effect: Effect, sender: ListingSender) {
+async fn pass_on<T: Clone + Send>(mut listing: Listing<T>, effect: Effect, sender: ListingSender<T>) {
     let mut count = 0;
-    let mut held: Option<Entry> = None;
+    let mut held: Option<T> = None;
     while let Some(batch) = listing.next().await {
         let entries = match batch {
             Ok(entries) => entries,
@@ -339,6 +341,20 @@ impl Store for Fault {
     async fn delete(&self, keys: &[Key]) -> Result<()> {
         let first = keys.first().cloned().unwrap_or_default();
         self.simple(Op::Delete, &first, self.inner.delete(keys)).await
+    }
+
+    async fn list_versions(&self, prefix: &Key) -> Result<Listing<Version>> {
+        let effect = self.decide(Op::ListVersions, prefix);
+        let listing = self.call(effect, Op::ListVersions, prefix, self.inner.list_versions(prefix)).await?;
+        let Some(effect) = effect else { return Ok(listing) };
+        let (sender, faulty) = Listing::channel();
+        tokio::spawn(pass_on(listing, effect, sender));
+        Ok(faulty)
+    }
+
+    async fn delete_versions(&self, versions: &[(Key, Box<str>)]) -> Result<()> {
+        let first = versions.first().map(|(key, _)| key.clone()).unwrap_or_default();
+        self.simple(Op::DeleteVersions, &first, self.inner.delete_versions(versions)).await
     }
 
     async fn remove_tree(&self, key: &Key) -> Result<()> {

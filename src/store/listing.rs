@@ -1,4 +1,4 @@
-//! A stream of entries that cannot end early unnoticed.
+//! A stream of what a store lists, which cannot end early unnoticed.
 
 use tokio::sync::mpsc;
 
@@ -9,20 +9,20 @@ use crate::manifest::Entry;
 /// Batches that may wait between the lister and the reader.
 const BATCHES_WAITING_MAX: usize = 4;
 
-enum Message {
-    Batch(Vec<Entry>),
+enum Message<T> {
+    Batch(Vec<T>),
     Failed(Error),
     End,
 }
 
-/// Entries as a store lists them, in batches. It ends only when the lister said so: one that vanished is an error.
+/// Entries, or whatever else a store lists, in batches. It ends only when the lister said so: one that vanished is an error.
 #[derive(Debug)]
-pub struct Listing {
-    receiver: mpsc::Receiver<Message>,
+pub struct Listing<T = Entry> {
+    receiver: mpsc::Receiver<Message<T>>,
     ended: bool,
 }
 
-impl std::fmt::Debug for Message {
+impl<T> std::fmt::Debug for Message<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Message::Batch(_) => "Batch",
@@ -34,20 +34,20 @@ impl std::fmt::Debug for Message {
 
 /// The lister's end of a [`Listing`].
 #[derive(Debug)]
-pub struct ListingSender(mpsc::Sender<Message>);
+pub struct ListingSender<T = Entry>(mpsc::Sender<Message<T>>);
 
 /// The reader went away: the lister may stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReaderGone;
 
-impl ListingSender {
+impl<T> ListingSender<T> {
     /// Passes entries on; waits while the reader is behind.
-    pub async fn send(&self, batch: Vec<Entry>) -> Result<(), ReaderGone> {
+    pub async fn send(&self, batch: Vec<T>) -> Result<(), ReaderGone> {
         self.0.send(Message::Batch(batch)).await.map_err(|_| ReaderGone)
     }
 
     /// As [`Self::send`], from a thread that may block.
-    pub fn send_blocking(&self, batch: Vec<Entry>) -> Result<(), ReaderGone> {
+    pub fn send_blocking(&self, batch: Vec<T>) -> Result<(), ReaderGone> {
         self.0.blocking_send(Message::Batch(batch)).map_err(|_| ReaderGone)
     }
 
@@ -61,7 +61,7 @@ impl ListingSender {
         let _ = self.0.blocking_send(Self::last(outcome));
     }
 
-    fn last(outcome: Result<()>) -> Message {
+    fn last(outcome: Result<()>) -> Message<T> {
         match outcome {
             Ok(()) => Message::End,
             Err(error) => Message::Failed(error),
@@ -69,15 +69,15 @@ impl ListingSender {
     }
 }
 
-impl Listing {
+impl<T: Send> Listing<T> {
     /// Both ends of a listing.
-    pub fn channel() -> (ListingSender, Listing) {
+    pub fn channel() -> (ListingSender<T>, Self) {
         let (sender, receiver) = mpsc::channel(BATCHES_WAITING_MAX);
         (ListingSender(sender), Listing { receiver, ended: false })
     }
 
     /// The next entries; none at the end.
-    pub async fn next(&mut self) -> Option<Result<Vec<Entry>>> {
+    pub async fn next(&mut self) -> Option<Result<Vec<T>>> {
         if self.ended {
             return None;
         }
@@ -86,7 +86,7 @@ impl Listing {
     }
 
     /// As [`Self::next`], from a thread that may block.
-    pub fn next_blocking(&mut self) -> Option<Result<Vec<Entry>>> {
+    pub fn next_blocking(&mut self) -> Option<Result<Vec<T>>> {
         if self.ended {
             return None;
         }
@@ -94,7 +94,7 @@ impl Listing {
         self.take(message)
     }
 
-    fn take(&mut self, message: Option<Message>) -> Option<Result<Vec<Entry>>> {
+    fn take(&mut self, message: Option<Message<T>>) -> Option<Result<Vec<T>>> {
         match message {
             Some(Message::Batch(batch)) => Some(Ok(batch)),
             Some(Message::End) => {
@@ -113,7 +113,7 @@ impl Listing {
     }
 
     /// Entry by entry, from a thread that may block.
-    pub fn entries(mut self) -> impl Iterator<Item = Result<Entry>> + Send {
+    pub fn entries(mut self) -> impl Iterator<Item = Result<T>> + Send {
         let mut batch = Vec::new().into_iter();
         std::iter::from_fn(move || {
             loop {
@@ -129,7 +129,7 @@ impl Listing {
     }
 
     /// Everything at once: for small listings.
-    pub async fn collect(mut self) -> Result<Vec<Entry>> {
+    pub async fn collect(mut self) -> Result<Vec<T>> {
         let mut all = Vec::new();
         while let Some(batch) = self.next().await {
             all.extend(batch?);

@@ -164,6 +164,27 @@ pub struct Piece {
     pub identity: Box<str>,
 }
 
+/// The id of what was written while a bucket did not keep versions; it is replaced by what is written so again ("How S3
+/// Versioning works").
+pub const NULL_VERSION: &str = "null";
+
+/// One version of a key, or its removal, which is a version without content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// The key.
+    pub key: Key,
+    /// The version's id, [`NULL_VERSION`] for one that pins nothing.
+    pub id: Box<str>,
+    /// It is what the key is now: the others are older.
+    pub current: bool,
+    /// The key was removed then.
+    pub removal: bool,
+    /// When it was written, in nanoseconds since 1970. versitygw says of an older version when it was replaced.
+    pub mtime_ns: i64,
+    /// Bytes of content; 0 for a removal.
+    pub size: u64,
+}
+
 /// Largest part that every store can copy at once: that of UploadPartCopy ("Amazon S3 multipart upload limits"). A
 /// server may be silent until it is done, so parts of a gigabyte or less are wiser.
 pub const COPY_PART_BYTES_MAX: u64 = 5 << 30;
@@ -301,6 +322,20 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Deletes keys, at most `delete_batch_max`. What is gone already is no error. A key that ends in `/` deletes only
     /// an empty directory (or the marker object), any other only an object. An error names the first key that stayed.
     async fn delete(&self, keys: &[Key]) -> Result<()>;
+
+    /// Lists every version, and every removal, of the keys that begin with `prefix`, in no order that could be relied on.
+    /// `.snapferry/` is left out unless the prefix asks for it. Needs the capability `versions`.
+    async fn list_versions(&self, prefix: &Key) -> Result<Listing<Version>> {
+        let _ = prefix;
+        Err(unsupported("versions").at(self.address()))
+    }
+
+    /// Deletes these versions for good, at most `delete_batch_max`. What is gone already is no error; an error names the
+    /// first key of which one stayed. Of a key whose current version goes, the next older one is what it is then.
+    async fn delete_versions(&self, versions: &[(Key, Box<str>)]) -> Result<()> {
+        let _ = versions;
+        Err(unsupported("versions").at(self.address()))
+    }
 
     /// Deletes a directory with all that it holds, in one request; its key ends in `/`. One that is gone is no error.
     async fn remove_tree(&self, key: &Key) -> Result<()> {

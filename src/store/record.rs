@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Capabilities, Condition, ListOptions, Listing, Object, Part, Piece, Store, Upload};
+use super::{Capabilities, Condition, ListOptions, Listing, Object, Part, Piece, Store, Upload, Version};
 use crate::error::Result;
 use crate::key::Key;
 use crate::manifest::{Attributes, Entry, Pin};
@@ -31,6 +31,8 @@ pub enum Op {
     Rename,
     SetAttributes,
     Delete,
+    ListVersions,
+    DeleteVersions,
     RemoveTree,
     Sync,
 }
@@ -204,6 +206,16 @@ impl Store for Record {
     async fn delete(&self, keys: &[Key]) -> Result<()> {
         self.note(Op::Delete, &keys.iter().collect::<Vec<_>>(), 0);
         self.inner.delete(keys).await
+    }
+
+    async fn list_versions(&self, prefix: &Key) -> Result<Listing<Version>> {
+        self.note(Op::ListVersions, &[prefix], 0);
+        self.inner.list_versions(prefix).await
+    }
+
+    async fn delete_versions(&self, versions: &[(Key, Box<str>)]) -> Result<()> {
+        self.note(Op::DeleteVersions, &versions.iter().map(|(key, _)| key).collect::<Vec<_>>(), 0);
+        self.inner.delete_versions(versions).await
     }
 
     async fn remove_tree(&self, key: &Key) -> Result<()> {

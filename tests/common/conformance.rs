@@ -10,7 +10,7 @@ use snapferry::checksum::Sum;
 use snapferry::error::{Error, Kind as ErrorKind};
 use snapferry::key::Key;
 use snapferry::manifest::{Attributes, Entry, Kind, Pin};
-use snapferry::store::{Condition, ListOptions, Object, Part, Store, Upload};
+use snapferry::store::{Condition, ListOptions, Object, Part, Store, Upload, Version};
 
 /// More than two pages of any store that lists a thousand at a time.
 const MANY: usize = 2100;
@@ -33,6 +33,7 @@ pub(crate) async fn run(store: Shared) {
     reading(&store).await;
     guarded_reading(&store).await;
     old_versions(&store).await;
+    versions(&store).await;
     conditions(&store).await;
     parts(&store).await;
     conditional_parts(&store).await;
@@ -368,6 +369,83 @@ async fn old_versions(store: &Shared) {
         assert_eq!(store.read(entry, Some(1..3)).await.unwrap().data, content.as_bytes()[1..3]);
     }
     clear_under(store, "versions/").await;
+}
+
+/// What is known of the versions under a prefix: key, id, current, removal and size, sorted.
+async fn versions_under(store: &Shared, prefix: &str) -> Vec<(Key, Box<str>, bool, bool, u64)> {
+    let versions = store.list_versions(&prefix.into()).await.unwrap().collect().await.unwrap();
+    assert!(versions.iter().all(|version| version.mtime_ns > 0), "{versions:?}");
+    let tuple = |version: Version| (version.key, version.id, version.current, version.removal, version.size);
+    let mut versions: Vec<_> = versions.into_iter().map(tuple).collect();
+    versions.sort();
+    versions
+}
+
+/// Every version and every removal is listed, and goes for good when it is deleted.
+pub(crate) async fn versions(store: &Shared) {
+    if !store.capabilities().versions {
+        let error = store.list_versions(&"old/".into()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert_eq!(store.delete_versions(&[]).await.unwrap_err().kind(), ErrorKind::Unsupported);
+        return;
+    }
+    let [twice, once, gone] = ["old/a twice", "old/b&<once>", "old/c gone"].map(Key::from);
+    let [first, second] = [put(store, &twice, b"1").await, put(store, &twice, b"22").await];
+    let only = put(store, &once, b"333").await;
+    put(store, &gone, b"4444").await;
+    store.delete(std::slice::from_ref(&gone)).await.unwrap();
+    put(store, &".snapferry/versions/x".into(), b"x").await;
+    let id = |pin: &Pin| pin.version.clone().expect("a version");
+    let all = versions_under(store, "old/").await;
+    let [removal] = &all.iter().filter(|one| one.3).collect::<Vec<_>>()[..] else { panic!("one removal: {all:?}") };
+    let mut expected = vec![
+        (twice.clone(), id(&first), false, false, 1),
+        (twice.clone(), id(&second), true, false, 2),
+        (once.clone(), id(&only), true, false, 3),
+    ];
+    expected.sort();
+    assert_eq!(all[..3], expected);
+    assert_eq!((&removal.0, removal.2, removal.4), (&gone, true, 0));
+    assert_eq!((&all[3].0, all.len()), (&gone, 5));
+    let reserved = versions_under(store, "").await;
+    assert!(reserved.iter().all(|one| !one.0.is_reserved()) && reserved.len() >= 5, "{reserved:?}");
+    let mine = versions_under(store, ".snapferry/versions/").await;
+    assert_eq!(mine.len(), 1);
+    store.delete_versions(&[(mine[0].0.clone(), mine[0].1.clone())]).await.unwrap();
+    assert_eq!(versions_under(store, ".snapferry/versions/").await, []);
+
+    // An older one goes: what is there now is left alone. Deleting it again is no error.
+    for _ in 0..2 {
+        store.delete_versions(&[(twice.clone(), id(&first))]).await.unwrap();
+        assert_eq!(get(store, &twice).await, b"22");
+    }
+    let old = Entry { pin: first, ..Entry::object(twice.clone(), 1) };
+    failed(store.read(&old, None).await, ErrorKind::NotFound, &twice);
+    // The content of a removed key goes, and then its removal: nothing is left of it.
+    let content = all.iter().find(|one| one.0 == gone && !one.3).unwrap();
+    store.delete_versions(&[(gone.clone(), content.1.clone())]).await.unwrap();
+    assert_eq!(listed(store, &gone).await, None);
+    store.delete_versions(&[(gone.clone(), removal.1.clone())]).await.unwrap();
+    assert_eq!(versions_under(store, "old/c").await, []);
+    // A current one goes: what was before it is there again.
+    let third = put(store, &twice, b"333").await;
+    store.delete_versions(&[(twice.clone(), id(&third))]).await.unwrap();
+    assert_eq!(get(store, &twice).await, b"22");
+
+    // More than two pages, many of one key among them, and deleted in whole batches.
+    for chunk in (0..MANY).collect::<Vec<_>>().chunks(WIDTH) {
+        let keys: Vec<Key> = chunk.iter().map(|i| Key::from(format!("old/many/{:04}", i / 3 % 400))).collect();
+        futures::future::join_all(keys.iter().map(|key| put(store, key, b"many"))).await;
+    }
+    let many = versions_under(store, "old/").await;
+    assert_eq!(many.len(), MANY + 2);
+    assert_eq!(many.iter().filter(|one| one.2).count(), 402);
+    let doomed: Vec<_> = many.iter().map(|one| (one.0.clone(), one.1.clone())).collect();
+    for batch in doomed.chunks(store.capabilities().delete_batch_max) {
+        store.delete_versions(batch).await.unwrap();
+    }
+    assert_eq!(versions_under(store, "old/").await, []);
+    assert_eq!(list_under(store, "old/").await, []);
 }
 
 async fn conditions(store: &Shared) {

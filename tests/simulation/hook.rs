@@ -12,7 +12,7 @@ use snapferry::error::Result;
 use snapferry::key::Key;
 use snapferry::manifest::{Attributes, Entry, Pin};
 use snapferry::store::record::Op;
-use snapferry::store::{Capabilities, Condition, ListOptions, Listing, Object, Part, Piece, Store, Upload};
+use snapferry::store::{Capabilities, Condition, ListOptions, Listing, Object, Part, Piece, Store, Upload, Version};
 
 use super::world::Place;
 
@@ -169,6 +169,16 @@ impl Store for Hook {
     async fn delete(&self, keys: &[Key]) -> Result<()> {
         self.call(Op::Delete, &keys.first().cloned().unwrap_or_default()).await;
         self.inner.delete(keys).await
+    }
+
+    async fn list_versions(&self, prefix: &Key) -> Result<Listing<Version>> {
+        self.call(Op::ListVersions, prefix).await;
+        self.inner.list_versions(prefix).await
+    }
+
+    async fn delete_versions(&self, versions: &[(Key, Box<str>)]) -> Result<()> {
+        self.call(Op::DeleteVersions, &versions.first().map(|(key, _)| key.clone()).unwrap_or_default()).await;
+        self.inner.delete_versions(versions).await
     }
 
     async fn remove_tree(&self, key: &Key) -> Result<()> {

@@ -11,7 +11,8 @@ use bytes::{Bytes, BytesMut};
 use md5::{Digest, Md5};
 
 use super::{
-    Capabilities, Condition, ListOptions, Listing, Object, Part, Piece, Store, Upload, check_copied, unsupported,
+    Capabilities, Condition, ListOptions, Listing, Object, Part, Piece, Store, Upload, Version, check_copied,
+    unsupported,
 };
 use crate::checksum::Sum;
 use crate::error::{Error, Kind as ErrorKind, Result};
@@ -179,6 +180,21 @@ impl MemoryStore {
     }
 }
 
+/// A listing of all this.
+fn in_batches<T: Send + 'static>(all: Vec<T>) -> Listing<T> {
+    let (sender, listing) = Listing::channel();
+    tokio::spawn(async move {
+        let mut rest = all.into_iter().peekable();
+        while rest.peek().is_some() {
+            if sender.send(rest.by_ref().take(LIST_BATCH).collect()).await.is_err() {
+                return;
+            }
+        }
+        sender.close(Ok(())).await;
+    });
+    listing
+}
+
 #[async_trait]
 impl Store for MemoryStore {
     fn address(&self) -> &str {
@@ -208,17 +224,7 @@ impl Store for MemoryStore {
         if !self.capabilities.ordered {
             entries.sort_by_cached_key(|entry| Md5::digest(entry.key.as_bytes()).to_vec());
         }
-        let (sender, listing) = Listing::channel();
-        tokio::spawn(async move {
-            let mut rest = entries.into_iter().peekable();
-            while rest.peek().is_some() {
-                if sender.send(rest.by_ref().take(LIST_BATCH).collect()).await.is_err() {
-                    return;
-                }
-            }
-            sender.close(Ok(())).await;
-        });
-        Ok(listing)
+        Ok(in_batches(entries))
     }
 
     async fn read(&self, entry: &Entry, range: Option<Range<u64>>) -> Result<Object> {
@@ -388,6 +394,26 @@ impl Store for MemoryStore {
             first = first.and(state.delete(key).map_err(|error| error.at(&self.address)));
         }
         first
+    }
+
+    async fn list_versions(&self, prefix: &Key) -> Result<Listing<Version>> {
+        if !self.capabilities.versions {
+            return Err(unsupported("versions").at(&self.address));
+        }
+        let mut versions = self.open()?.versions(prefix);
+        // In no order, as the trait says.
+        versions.sort_by_key(|version| version.removal);
+        Ok(in_batches(versions))
+    }
+
+    async fn delete_versions(&self, versions: &[(Key, Box<str>)]) -> Result<()> {
+        let max = self.capabilities.delete_batch_max;
+        if !self.capabilities.versions || versions.len() > max {
+            return Err(self.fail(ErrorKind::Unsupported, format!("no versions, or more than {max} in one delete")));
+        }
+        let mut state = self.open()?;
+        versions.iter().for_each(|(key, id)| state.delete_version(key, id));
+        Ok(())
     }
 
     async fn remove_tree(&self, key: &Key) -> Result<()> {

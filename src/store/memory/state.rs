@@ -10,7 +10,7 @@ use md5::{Digest, Md5};
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::key::Key;
 use crate::manifest::{Attributes, Entry, FileId, Kind, Pin};
-use crate::store::{Capabilities, Condition, ListOptions, Piece};
+use crate::store::{Capabilities, Condition, ListOptions, NULL_VERSION, Piece, Version};
 
 /// When the clock of a new store starts: far enough from 0 that nothing takes it for "unknown".
 const START_NS: i64 = 1_700_000_000_000_000_000;
@@ -30,9 +30,10 @@ pub(super) struct Content {
     mtime_ns: i64,
 }
 
-/// One version of a key; without content it is a delete marker.
+/// One version of a key; without content it is its removal.
 #[derive(Debug)]
-struct Version {
+struct Kept {
+    id: Box<str>,
     at_ns: i64,
     content: Option<Content>,
 }
@@ -48,7 +49,7 @@ pub(super) struct Pending {
 #[derive(Debug)]
 pub(super) struct State {
     capabilities: Capabilities,
-    objects: BTreeMap<Key, Vec<Version>>,
+    objects: BTreeMap<Key, Vec<Kept>>,
     pub(super) uploads: BTreeMap<String, Pending>,
     pub(super) now_ns: i64,
     serial: u64,
@@ -143,12 +144,17 @@ impl State {
     /// Adds a version of a key, or replaces what it holds where versions are not kept.
     fn push(&mut self, key: &Key, content: Option<Content>) {
         let is_new = self.current(key).is_some() != content.is_some();
+        let id = match content.as_ref().and_then(|content| content.pin.version.clone()) {
+            Some(id) => id,
+            None if self.capabilities.versions => format!("v{:08}", self.next_serial()).into(),
+            None => NULL_VERSION.into(),
+        };
         let versions = self.objects.entry(key.clone()).or_default();
         if !self.capabilities.versions {
             versions.clear();
         }
         if content.is_some() || self.capabilities.versions {
-            versions.push(Version { at_ns: self.now_ns, content });
+            versions.push(Kept { id, at_ns: self.now_ns, content });
         } else {
             self.objects.remove(key);
         }
@@ -253,7 +259,7 @@ impl State {
                 self.push(&renamed, content);
                 self.push(&key, None);
             } else {
-                let version = Version { at_ns: self.now_ns, content };
+                let version = Kept { id: NULL_VERSION.into(), at_ns: self.now_ns, content };
                 self.objects.insert(renamed, vec![version]);
                 self.objects.remove(&key);
             }
@@ -272,6 +278,37 @@ impl State {
             mode: content.attributes.mode,
             pin,
             ..Entry::object(key.clone(), content.data.len() as u64)
+        }
+    }
+
+    /// Every version of the keys that begin with this, each key's oldest first.
+    pub(super) fn versions(&self, prefix: &Key) -> Vec<Version> {
+        let wanted = self
+            .objects
+            .range(prefix.clone()..)
+            .take_while(|(key, _)| key.starts_with(prefix.as_bytes()))
+            .filter(|(key, _)| prefix.is_reserved() || !key.is_reserved());
+        let of_key = |(key, versions): (&Key, &Vec<Kept>)| {
+            let last = versions.len();
+            let version = |(nth, kept): (usize, &Kept)| Version {
+                key: key.clone(),
+                id: kept.id.clone(),
+                current: nth + 1 == last,
+                removal: kept.content.is_none(),
+                mtime_ns: kept.at_ns,
+                size: kept.content.as_ref().map_or(0, |content| content.data.len() as u64),
+            };
+            versions.iter().enumerate().map(version).collect::<Vec<_>>()
+        };
+        wanted.flat_map(of_key).collect()
+    }
+
+    /// Deletes a version for good.
+    pub(super) fn delete_version(&mut self, key: &Key, id: &str) {
+        let Some(versions) = self.objects.get_mut(key) else { return };
+        versions.retain(|kept| *kept.id != *id);
+        if versions.is_empty() {
+            self.objects.remove(key);
         }
     }
 

@@ -104,7 +104,7 @@ impl Lister {
         !is_root && is_after && (keeps_reserved || !entry.key.is_reserved())
     }
 
-    async fn page(&self, prefix: &[u8], cursor: &Cursor) -> Result<Page> {
+    pub(super) async fn page(&self, prefix: &[u8], cursor: &Cursor) -> Result<Page> {
         let pauses = ExponentialBuilder::default()
             .with_jitter()
             .with_min_delay(PAUSE_MIN)
@@ -165,7 +165,7 @@ fn utf8(bytes: &[u8]) -> Result<&str, Failure> {
         .map_err(|_| Error::new(Kind::Unrepresentable, "S3 keys are UTF-8").key(&Key::copy_from(bytes)).into())
 }
 
-fn next_cursor(next: Option<Cursor>, current: &Cursor) -> Result<Cursor> {
+pub(super) fn next_cursor(next: Option<Cursor>, current: &Cursor) -> Result<Cursor> {
     let bad = |what: &str| Error::new(Kind::BadListing, what).hint("run the command again");
     let next = next.ok_or_else(|| bad("the listing says that it goes on, but not where"))?;
     if next == *current {

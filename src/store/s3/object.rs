@@ -203,13 +203,29 @@ impl S3Store {
         if keys.len() > self.capabilities.delete_batch_max {
             return Err(Error::internal(format!("{} keys in one delete", keys.len())).at(&*self.address));
         }
-        let mut batch = Vec::with_capacity(keys.len());
-        for key in keys {
+        self.delete_all(keys.iter().map(|key| (key, None))).await
+    }
+
+    pub(super) async fn delete_object_versions(&self, versions: &[(Key, Box<str>)]) -> Result<()> {
+        if versions.len() > self.capabilities.delete_batch_max {
+            return Err(Error::internal(format!("{} versions in one delete", versions.len())).at(&*self.address));
+        }
+        self.delete_all(versions.iter().map(|(key, id)| (key, Some(&**id)))).await
+    }
+
+    /// Deletes keys, or these versions of them.
+    async fn delete_all<'a>(&self, keys: impl Iterator<Item = (&'a Key, Option<&'a str>)> + Send) -> Result<()> {
+        let mut batch = Vec::with_capacity(keys.size_hint().0);
+        for (key, version) in keys {
             // What no XML document can hold is deleted by itself.
             match String::from_utf8(self.absolute(key)) {
-                Ok(text) if xml::is_safe(&text) => batch.push(text),
+                Ok(text) if xml::is_safe(&text) => batch.push((text, version)),
                 _ => {
-                    let outcome = self.client.send(self.request(Method::DELETE, key)).await;
+                    let mut request = self.request(Method::DELETE, key);
+                    if let Some(version) = version {
+                        request = request.query(&[("versionId", version)]);
+                    }
+                    let outcome = self.client.send(request).await;
                     outcome.map(drop).or_else(gone_is_fine).map_err(self.named(key))?;
                 }
             }
@@ -217,13 +233,19 @@ impl S3Store {
         if batch.is_empty() { Ok(()) } else { self.delete_batch(&batch).await }
     }
 
-    async fn delete_batch(&self, keys: &[String]) -> Result<()> {
-        let mut document = String::with_capacity(64 + keys.len() * 96);
+    async fn delete_batch(&self, keys: &[(String, Option<&str>)]) -> Result<()> {
+        let mut document = String::with_capacity(64 + keys.len() * 128);
         document.push_str("<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Quiet>true</Quiet>");
-        for key in keys {
+        for (key, version) in keys {
             document.push_str("<Object><Key>");
             xml::push_text(&mut document, key);
-            document.push_str("</Key></Object>");
+            document.push_str("</Key>");
+            if let Some(version) = version {
+                document.push_str("<VersionId>");
+                xml::push_text(&mut document, version);
+                document.push_str("</VersionId>");
+            }
+            document.push_str("</Object>");
         }
         document.push_str("</Delete>");
         let request = Request::new(Method::POST)
@@ -233,7 +255,9 @@ impl S3Store {
             .body(document);
         let at_store = |failure: Failure| Error::from(failure).at(&*self.address);
         let reply = self.client.send(request).await.map_err(at_store)?;
-        let failed = first_failed(&reply.body).map_err(|malformed| at_store(malformed.into()))?;
+        let versions = keys.iter().any(|(_, version)| version.is_some());
+        let gone = if versions { self.server.says_of_gone_versions() } else { &[] };
+        let failed = first_failed(&reply.body, gone).map_err(|malformed| at_store(malformed.into()))?;
         failed.map_or(Ok(()), |failed| {
             let key = failed.key.strip_prefix(&*self.root).unwrap_or(&failed.key);
             Err(at_store(Failure::inside(&failed.code, &failed.message)).key(&Key::from(key)))
@@ -267,7 +291,8 @@ pub(super) struct Failed {
     message: String,
 }
 
-pub(super) fn first_failed(reply: &[u8]) -> Result<Option<Failed>, xml::Malformed> {
+/// The first key of a reply that stayed, for another reason than that it was `gone`.
+pub(super) fn first_failed(reply: &[u8], gone: &[&str]) -> Result<Option<Failed>, xml::Malformed> {
     let (mut first, mut current) = (None, Failed::default());
     let root = xml::walk(reply, |path, text| {
         match path {
@@ -276,7 +301,7 @@ pub(super) fn first_failed(reply: &[u8]) -> Result<Option<Failed>, xml::Malforme
             "Error/Message" => current.message = text.to_owned(),
             "Error" => {
                 let failed = std::mem::take(&mut current);
-                if first.is_none() && failed.code != "NoSuchKey" {
+                if first.is_none() && failed.code != "NoSuchKey" && !gone.contains(&&*failed.code) {
                     first = Some(failed);
                 }
             }
@@ -374,11 +399,14 @@ mod tests {
     #[test]
     fn keys_that_were_not_deleted() {
         let reply = "<DeleteResult><Error><Key>gone</Key><Code>NoSuchKey</Code></Error>\
+                     <Error><Key>older</Key><VersionId>v</VersionId><Code>NoSuchVersion</Code></Error>\
                      <Error><Key>k&amp;1</Key><Code>AccessDenied</Code><Message>no</Message></Error></DeleteResult>";
-        let failed = first_failed(reply.as_bytes()).unwrap().unwrap();
+        let failed = first_failed(reply.as_bytes(), &["NoSuchVersion"]).unwrap().unwrap();
         assert_eq!((failed.key.as_str(), failed.code.as_str()), ("k&1", "AccessDenied"));
-        assert_eq!(first_failed(b"<DeleteResult/>").unwrap(), None);
-        assert!(first_failed(b"<html></html>").is_err());
-        assert!(first_failed(b"<DeleteResult>").is_err());
+        let failed = first_failed(reply.as_bytes(), &[]).unwrap().unwrap();
+        assert_eq!(failed.key, "older", "a version is not asked for");
+        assert_eq!(first_failed(b"<DeleteResult/>", &[]).unwrap(), None);
+        assert!(first_failed(b"<html></html>", &[]).is_err());
+        assert!(first_failed(b"<DeleteResult>", &[]).is_err());
     }
 }
