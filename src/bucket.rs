@@ -224,6 +224,16 @@ impl Bucket {
         &self.provider
     }
 
+    /// Where sorting may put files.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// True when its records are with its objects, so that all who make snapshots of it are known there.
+    pub(crate) fn keeps_own_catalog(&self) -> bool {
+        Arc::ptr_eq(&self.store, self.catalog.store()) && self.catalog.is_of_bucket()
+    }
+
     /// The URL without secrets.
     pub fn address(&self) -> &str {
         self.store.address()
@@ -235,17 +245,31 @@ impl Bucket {
         rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_err()
     }
 
-    /// Takes the bucket's lease: nobody else changes its content, or its snapshots, until it is given back.
+    /// Takes the bucket's lease: nobody else changes its content, or its snapshots, until it is given back. Waits a little
+    /// for who has it briefly, and for no other job.
     pub async fn lease(&self, job: &str, term: Duration) -> Result<Lease> {
-        Lease::take(&self.catalog, job, term, self.locked.as_deref()).await
+        self.lease_after(job, term, false, false).await
     }
 
-    /// As [`Self::lease`], waiting a little for a holder that is soon done.
+    /// As [`Self::lease`] for a short piece of work, waiting a little for any holder.
     pub async fn lease_soon(&self, job: &str) -> Result<Lease> {
+        self.lease_after(job, LEASE_TERM, false, true).await
+    }
+
+    /// As [`Self::lease`], to be given back within seconds: others wait for that.
+    pub async fn lease_briefly(&self, job: &str) -> Result<Lease> {
+        self.lease_after(job, LEASE_TERM, true, false).await
+    }
+
+    async fn lease_after(&self, job: &str, term: Duration, brief: bool, patient: bool) -> Result<Lease> {
         let deadline = Instant::now() + LEASE_WAIT;
         loop {
-            match self.lease(job, LEASE_TERM).await {
-                Err(error) if error.kind() == Kind::Refused && Instant::now() < deadline => {
+            match Lease::take(&self.catalog, job, term, brief, self.locked.as_deref()).await {
+                Err(error)
+                    if error.kind() == Kind::Refused
+                        && Instant::now() < deadline
+                        && (patient || Lease::is_soon_free(&self.catalog).await?) =>
+                {
                     tokio::time::sleep(LEASE_PAUSE).await;
                 }
                 outcome => return outcome,

@@ -36,7 +36,7 @@
 //! Around the line: [`run`] has the steps that replication and [`restore`] share, [`bucket`] joins a store with its
 //! catalog and its kind of snapshot, [`store`] is the one trait over directories, S3, Ozone and memory, with what each can do
 //! declared in its [`store::Capabilities`]. [`report`] is what a run did as plain data: text and JSON are views of it.
-//! [`retention`] says which snapshots stay. [`cli`] is one file for each command. `key`, `manifest`, `merge`, `sort`, `plan`,
+//! [`retention`] says which snapshots stay, and [`prune`] lets go of the others. [`cli`] is one file for each command. `key`, `manifest`, `merge`, `sort`, `plan`,
 //! `delta` and `retention` have no clock, no store and no async in them and are tested with generated cases; [`store::fault`] and [`store::record`] wrap a store, to break it
 //! and to count what it is asked.
 //!
@@ -128,6 +128,7 @@ pub(crate) mod pair;
 pub mod plan;
 pub mod policy;
 pub mod progress;
+pub mod prune;
 pub mod replicate;
 pub mod report;
 pub mod restore;

@@ -64,12 +64,15 @@ pub struct Holder {
     pub started: u64,
     /// The job's name.
     pub job: String,
+    /// It is soon done: whoever wants the lease had better wait a moment.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub brief: bool,
 }
 
 impl Holder {
-    fn this_process(job: &str) -> Self {
+    fn this_process(job: &str, brief: bool) -> Self {
         let pid = std::process::id();
-        Self { host: host(), boot: boot(), pid, started: started(pid).unwrap_or(0), job: job.into() }
+        Self { host: host(), boot: boot(), pid, started: started(pid).unwrap_or(0), job: job.into(), brief }
     }
 
     /// True when it ran on this machine and does not any more.
@@ -122,12 +125,19 @@ struct Held {
 }
 
 impl Lease {
-    /// Takes the lease for `term`, renewed until it is dropped. `directory` is the bucket's root where it is a local
-    /// directory: there the kernel's file lock decides, which dies with the process.
+    /// Takes the lease for `term`, renewed until it is dropped; `brief` says that it is given back within seconds.
+    /// `directory` is the bucket's root where it is a local directory: there the kernel's file lock decides, which dies with
+    /// the process.
     ///
     /// # Errors
     /// `Refused` while somebody else holds it.
-    pub async fn take(catalog: &Catalog, job: &str, term: Duration, directory: Option<&Path>) -> Result<Self> {
+    pub async fn take(
+        catalog: &Catalog,
+        job: &str,
+        term: Duration,
+        brief: bool,
+        directory: Option<&Path>,
+    ) -> Result<Self> {
         let lock = directory.map(lock).transpose()?;
         let store = catalog.store().clone();
         let key = catalog.key("lease.json");
@@ -144,8 +154,12 @@ impl Lease {
             }
             None => (1, None),
         };
-        let state =
-            LeaseState { token, holder: Some(Holder::this_process(job)), expires: Timestamp::now() + term, unfinished };
+        let state = LeaseState {
+            token,
+            holder: Some(Holder::this_process(job, brief)),
+            expires: Timestamp::now() + term,
+            unfinished,
+        };
         let condition = found.as_ref().map_or(Condition::Absent, |(_, pin)| Condition::Matches(pin.clone()));
         let since = Instant::now();
         let pin = put(&*store, &key, &state, &condition).await.map_err(overtaken)?;
@@ -163,6 +177,12 @@ impl Lease {
     pub async fn left_unfinished(catalog: &Catalog) -> Result<Option<Job>> {
         let found = read(&**catalog.store(), &catalog.key("lease.json")).await?;
         Ok(found.and_then(|(state, _)| state.unfinished))
+    }
+
+    /// True when it is free, or whoever holds it is soon done.
+    pub async fn is_soon_free(catalog: &Catalog) -> Result<bool> {
+        let found = read(&**catalog.store(), &catalog.key("lease.json")).await?;
+        Ok(found.and_then(|(state, _)| state.holder).is_none_or(|holder| holder.brief))
     }
 
     /// The job that was left half-way when the lease was taken.

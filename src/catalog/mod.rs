@@ -7,6 +7,7 @@
 //!     snapshots/NAME/receipt.json      what the seal vouches for
 //!     snapshots/NAME/snapshot.json     written last: the snapshot exists
 //!     snapshots/NAME/hold.json         keeps it from being pruned
+//!     going/NAME.json                  the list of the segments of a snapshot that is being removed
 //!     pending.json                     the list of the segments of what dead jobs may have landed
 //!     uploads.json                     uploads under way
 //!     lease.json                       who works on this bucket
@@ -59,6 +60,11 @@ impl Catalog {
     /// The store that it is kept in.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// True for [`Self::of`] the bucket itself.
+    pub(crate) fn is_of_bucket(&self) -> bool {
+        self.folder == RESERVED
     }
 
     /// A key in the catalog's folder.
@@ -175,21 +181,58 @@ impl Catalog {
         }
     }
 
+    /// Remembers that a snapshot is being removed, and what was in it, before its record goes: what is left of it when that
+    /// is interrupted can be found again. Of one whose manifest is damaged nothing is remembered: it has to go all the same.
+    pub(crate) async fn set_going(&self, name: &Name) -> Result<()> {
+        match self.manifest(name).await {
+            Ok(manifest) => self.write(&self.going_key(name), manifest.to_json()).await,
+            Err(error) if error.kind() == Kind::Damaged => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Forgets it: nothing is left of the snapshot.
+    pub(crate) async fn set_gone(&self, name: &Name) -> Result<()> {
+        self.delete(self.going_key(name)).await
+    }
+
+    fn going_key(&self, name: &Name) -> Key {
+        self.key(&format!("going/{name}.json"))
+    }
+
+    /// The snapshots that are being removed, or were when somebody was interrupted, with what was in them.
+    pub(crate) async fn going(&self) -> Result<Vec<(Name, Manifest)>> {
+        let mut going = Vec::new();
+        for (name, _) in self.documents("going/", ".json").await? {
+            let key = self.going_key(&name);
+            let Some((json, _)) = steadily(|| self.store.fetch(&key)).await? else { continue };
+            let manifest = Manifest::from_json(&json);
+            going.push((name, manifest.map_err(|error| error.at(self.store.address()).key(&key))?));
+        }
+        Ok(going)
+    }
+
     /// All snapshots with the time at which their record was written, the newest first.
     pub async fn names(&self) -> Result<Vec<(Name, i64)>> {
-        let prefix = self.key("snapshots/");
+        let mut names = self.documents("snapshots/", "/snapshot.json").await?;
+        names.sort_by(|a: &(Name, i64), b| b.1.cmp(&a.1).then_with(|| b.0.cmp(&a.0)));
+        Ok(names)
+    }
+
+    /// The snapshots that have such a document, with the time at which it was written.
+    async fn documents(&self, folder: &str, end: &str) -> Result<Vec<(Name, i64)>> {
+        let prefix = self.key(folder);
         let mut listing = self.store.list(ListOptions { prefix: prefix.clone(), ..ListOptions::default() }).await?;
         let mut names = Vec::new();
         while let Some(batch) = listing.next().await {
             for entry in batch? {
                 let name = entry.key.as_bytes().strip_prefix(prefix.as_bytes());
-                let name = name.and_then(|rest| rest.strip_suffix(b"/snapshot.json"));
+                let name = name.and_then(|rest| rest.strip_suffix(end.as_bytes()));
                 if let Some(name) = name.and_then(|name| std::str::from_utf8(name).ok()) {
                     names.push((name.parse()?, entry.mtime_ns));
                 }
             }
         }
-        names.sort_by(|a: &(Name, i64), b| b.1.cmp(&a.1).then_with(|| b.0.cmp(&a.0)));
         Ok(names)
     }
 
@@ -218,12 +261,15 @@ impl Catalog {
         Ok(best.map(|(record, _)| record))
     }
 
-    /// Removes segments that no snapshot's manifest names. Not while a job is writing: the lease is the caller's to hold
+    /// Removes segments that no snapshot's manifest names, nor that of one that is being removed. Not while a job is writing: the lease is the caller's to hold
     /// or to know free.
     pub async fn sweep(&self) -> Result<()> {
         let mut wanted = HashSet::new();
         for (name, _) in self.names().await? {
             wanted.extend(self.manifest(&name).await?.segments().iter().map(|segment| segment.digest));
+        }
+        for (_, manifest) in self.going().await? {
+            wanted.extend(manifest.segments().iter().map(|segment| segment.digest));
         }
         let pending = self.pending().await?;
         wanted.extend(pending.iter().flat_map(Manifest::segments).map(|segment| segment.digest));

@@ -11,6 +11,7 @@ use super::output::Output;
 use crate::bucket::Bucket;
 use crate::catalog::{Hold, Receipt, Record};
 use crate::error::{Error, Kind, Result};
+use crate::prune::remove;
 use crate::report::Bytes;
 use crate::snapshot::Name;
 use crate::snapshot::clone::CloneMode;
@@ -242,22 +243,6 @@ async fn delete(arguments: Delete, common: &Common, output: &Output) -> Result<(
     }
     remove(&bucket, &record).await?;
     output.result(&Done { snapshot: name, state: "deleted" }, None)
-}
-
-/// The record goes first, so that the snapshot is never half there.
-async fn remove(bucket: &Bucket, record: &Record) -> Result<()> {
-    let name = &record.name;
-    if !record.is_counted() {
-        return bucket.provider().remove(name).await;
-    }
-    let lease = bucket.lease_soon(&format!("delete {name}")).await?;
-    let removed = async {
-        bucket.catalog().remove(name).await?;
-        bucket.provider().remove(name).await?;
-        bucket.catalog().sweep().await
-    };
-    let removed = removed.await;
-    removed.and(lease.release(false).await)
 }
 
 async fn shown(bucket: &Bucket, record: Record, with_receipt: bool) -> Result<Shown> {

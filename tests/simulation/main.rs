@@ -11,5 +11,6 @@ mod generations;
 mod hook;
 mod lease;
 mod listing;
+mod prune;
 mod tree;
 mod world;

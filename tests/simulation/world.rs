@@ -78,7 +78,7 @@ impl Place {
         self.store.capabilities().directories
     }
 
-    async fn bucket(&self, state: &TempDir) -> Bucket {
+    pub(crate) async fn bucket(&self, state: &TempDir) -> Bucket {
         let options =
             OpenOptions { create: false, create_link: false, clone: CloneMode::Auto, folder: state.path().into() };
         match &self.directory {
