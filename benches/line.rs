@@ -102,6 +102,7 @@ fn whole_line(c: &mut Criterion) {
         allow_unversioned: false,
         policy: None,
         source_catalog: None,
+        job: snapferry::job::new_id(jiff::Timestamp::UNIX_EPOCH),
         moment: jiff::Timestamp::UNIX_EPOCH,
         bounds: Bounds {
             max_delete: MaxDelete::Percent(50.0),

@@ -33,7 +33,7 @@
 //! - [`verify`]: lists the target and compares it with the snapshot entry by entry; reads it back if asked.
 //! - [`seal`]: receipt, manifest and, last of all, the record on the target, into its [`catalog`].
 //!
-//! Around the line: [`run`] has the steps that replication and [`restore`] share, [`bucket`] joins a store with its
+//! Around the line: [`job`] remembers on this machine what each run did, [`run`] has the steps that replication and [`restore`] share, [`bucket`] joins a store with its
 //! catalog and its kind of snapshot, [`store`] is the one trait over directories, S3, Ozone and memory, with what each can do
 //! declared in its [`store::Capabilities`]. [`report`] is what a run did as plain data: text and JSON are views of it.
 //! [`retention`] says which snapshots stay, and [`prune`] lets go of the others. [`cli`] is one file for each command. `key`, `manifest`, `merge`, `sort`, `plan`,
@@ -67,6 +67,7 @@
 //! use std::{sync::Arc, time::Duration};
 //!
 //! use snapferry::bucket::{Bucket, OpenOptions};
+//! use snapferry::job::new_id;
 //! use snapferry::progress::Progress;
 //! use snapferry::replicate::{Proof, Request, replicate};
 //! use snapferry::report::State;
@@ -91,6 +92,7 @@
 //!     allow_unversioned: false,
 //!     policy: None,
 //!     source_catalog: None,
+//!     job: new_id(jiff::Timestamp::now()),
 //!     moment: jiff::Timestamp::now(),
 //!     bounds: Bounds {
 //!         max_delete: MaxDelete::Percent(50.0),
@@ -120,6 +122,7 @@ pub mod delta;
 pub mod diff;
 pub mod error;
 pub mod hook;
+pub mod job;
 pub mod journal;
 pub mod key;
 pub mod manifest;
@@ -127,6 +130,7 @@ pub(crate) mod merge;
 pub(crate) mod pair;
 pub mod plan;
 pub mod policy;
+pub mod process;
 pub mod progress;
 pub mod prune;
 pub mod replicate;

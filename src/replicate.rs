@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result, Side};
 use crate::journal::Memory;
 use crate::manifest::Manifest;
 use crate::plan::{Method, Plan};
-use crate::progress::{Phase, Progress};
+use crate::progress::{Level, Phase, Progress};
 use crate::report::{Report, State};
 use crate::run::{Base, Bounds, Origin, Run, Unfinished, stopped};
 use crate::seal::seal;
@@ -53,6 +53,8 @@ pub struct Request {
     pub source_catalog: Option<Catalog>,
     /// The policy by which it is done, for the receipt.
     pub policy: Option<String>,
+    /// The job's name, of [`crate::job::new_id`].
+    pub job: String,
     /// The moment of the run, which names the snapshot if nothing else does.
     pub moment: Timestamp,
     /// What bounds the run.
@@ -67,8 +69,7 @@ pub async fn replicate(
     progress: Arc<Progress>,
     cancel: CancellationToken,
 ) -> (Report, Result<()>) {
-    let job = format!("job-{}-{}", request.moment.strftime("%Y%m%dT%H%M%SZ"), std::process::id());
-    let run = Run::new(source, target, request.bounds.clone(), progress, cancel, job);
+    let run = Run::new(source, target, request.bounds.clone(), progress, cancel, request.job.clone());
     let mut replication = Replication { run, request };
     let outcome = replication.replicate().await;
     (replication.run.conclude(&outcome), outcome)
@@ -87,6 +88,7 @@ impl Replication {
             None => self.free_name().await?,
         };
         self.run.report.snapshot = Some(name.clone());
+        self.run.progress.works_on(name);
         if self.is_sealed(name).await? {
             return Ok(());
         }
@@ -135,7 +137,8 @@ impl Replication {
         let mut from = self.snapshot(name, base.as_ref()).await.map_err(|error| error.on(Side::Source))?;
         let manifest = match Box::pin(self.over_the_wire(&from, base.as_ref(), unfinished.as_ref(), lease)).await {
             Err(error) if error.kind() == Kind::Differ && from.derived => {
-                tracing::warn!("the store's own diff left something out, so the snapshots are listed: {error}");
+                let what = "the store's own diff left something out, so the snapshots are listed";
+                self.run.progress.warn(format!("{what}: {error}"));
                 self.run.report.diff = Some("listing");
                 from = self.listed_snapshot(name).await.map_err(|error| error.on(Side::Source))?;
                 let unfinished = self.run.unfinished(lease).await?;
@@ -296,7 +299,12 @@ impl Replication {
                 }
             }
         };
-        self.run.report.others = snapshot.record.others;
+        let others = snapshot.record.others;
+        if others.total() > 0 {
+            let text = || format!("not copied: {} links, {} special files", others.links, others.special);
+            self.run.progress.note(Level::Warning, text);
+        }
+        self.run.report.others = others;
         if self.run.bounds.limits.strict && snapshot.record.others.total() > 0 {
             return Err(Error::new(
                 Kind::Refused,
@@ -358,7 +366,7 @@ impl Replication {
             self.run.progress.enter(Phase::Proving);
             let entries = self.run.entries(self.run.target.catalog(), manifest);
             let progress = self.run.progress.clone();
-            let retried = move || Progress::add(&progress.retries, 1);
+            let retried = move |error: &Error| progress.retried(error);
             let (_, differences) = read_back(self.run.target.store().clone(), entries, 100.0, retried)
                 .await
                 .map_err(|error| error.on(Side::Target))?;
@@ -486,6 +494,7 @@ mod tests {
 
     use super::*;
     use crate::bucket::OpenOptions;
+    use crate::job::new_id;
     use crate::run::{MaxDelete, OnDrift};
     use crate::snapshot::clone::CloneMode;
     use crate::store::Condition;
@@ -500,6 +509,7 @@ mod tests {
             allow_unversioned: false,
             policy: None,
             source_catalog: None,
+            job: new_id(moment),
             moment,
             bounds: Bounds {
                 max_delete: MaxDelete::Count(0),

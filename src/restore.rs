@@ -23,6 +23,8 @@ pub struct Request {
     pub snapshot: Name,
     /// Only keys that match one of these globs; all if there are none.
     pub keys: Vec<String>,
+    /// The job's name, of [`crate::job::new_id`].
+    pub job: String,
     /// The moment of the run.
     pub moment: Timestamp,
     /// What bounds the run.
@@ -37,8 +39,7 @@ pub async fn restore(
     progress: Arc<Progress>,
     cancel: CancellationToken,
 ) -> (Report, Result<()>) {
-    let job = format!("restore-{}-{}", request.moment.strftime("%Y%m%dT%H%M%SZ"), std::process::id());
-    let mut run = Run::new(bucket, to, request.bounds.clone(), progress, cancel, job);
+    let mut run = Run::new(bucket, to, request.bounds.clone(), progress, cancel, request.job.clone());
     run.report.snapshot = Some(request.snapshot.clone());
     let outcome = under_way(&mut run, &request).await;
     (run.conclude(&outcome), outcome)

@@ -12,13 +12,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::blocking::blocking;
 use crate::bucket::{Bucket, Snapshot};
-use crate::catalog::{Catalog, Job, Lease, Record, StoreSegments, boot, manifest_writer, write_manifest};
+use crate::catalog::{Catalog, Job, Lease, Record, StoreSegments, manifest_writer, write_manifest};
 use crate::error::{Error, Kind, Result, Side};
 use crate::journal::{Header, Journal, Memory};
 use crate::key::Key;
 use crate::manifest::{Entry, Manifest};
 use crate::merge::{Entries, merge_by_key};
 use crate::plan::{Circumstances, Inputs, Options, Plan, Streams, Trees, find_trees, plan, staged_trees};
+use crate::process::boot;
 use crate::progress::{Phase, Progress};
 use crate::report::{Report, State};
 use crate::snapshot::{Name, listed, sorted};
@@ -454,6 +455,10 @@ impl Run {
     /// keeps the content, one of the same name takes the place of what that job was working towards.
     pub(crate) async fn unfinished(&self, lease: &Lease) -> Result<Option<Unfinished>> {
         let Some(job) = lease.unfinished().await else { return Ok(None) };
+        let ours = Some(&job.snapshot) == self.report.snapshot.as_ref() && job.source == self.source.address();
+        if ours && job.id != self.report.job {
+            self.progress.goes_on_with(&job.id);
+        }
         let earlier = self.target.catalog().pending().await?;
         let away = Catalog::of_other(self.target.store().clone(), self.source.address());
         let found = match self.source.snapshot(&job.snapshot).await? {

@@ -21,6 +21,7 @@ use super::{Catalog, document_attributes, steadily};
 use crate::error::{Error, Kind, Result};
 use crate::key::Key;
 use crate::manifest::Pin;
+use crate::process::Process;
 use crate::snapshot::Name;
 use crate::store::{Condition, Store};
 
@@ -54,48 +55,14 @@ pub struct LeaseState {
 /// A process that holds a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// The machine's name.
-    pub host: String,
-    /// The machine's start, and the process namespace, so that the process number means something.
-    pub boot: String,
     /// The process.
-    pub pid: u32,
-    /// When that process started, in clock ticks since the machine did.
-    pub started: u64,
+    #[serde(flatten)]
+    pub process: Process,
     /// The job's name.
     pub job: String,
     /// It is soon done: whoever wants the lease had better wait a moment.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub brief: bool,
-}
-
-impl Holder {
-    fn this_process(job: &str, brief: bool) -> Self {
-        let pid = std::process::id();
-        Self { host: host(), boot: boot(), pid, started: started(pid).unwrap_or(0), job: job.into(), brief }
-    }
-
-    /// True when it ran on this machine and does not any more.
-    fn is_dead(&self) -> bool {
-        !self.boot.is_empty() && self.boot == boot() && started(self.pid) != Some(self.started)
-    }
-}
-
-fn host() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "unknown".into(), |name| name.trim().into())
-}
-
-/// Names this start of this machine and this process namespace; empty where that cannot be known.
-pub fn boot() -> String {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-    if id.is_empty() { id } else { format!("{} {}", id.trim(), namespace.display()) }
-}
-
-/// When a process started: field 22 of `/proc/PID/stat`, see proc(5).
-fn started(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
 /// The lease, held.
@@ -145,7 +112,7 @@ impl Lease {
         let (token, unfinished) = match &found {
             Some((state, _)) => {
                 if let Some(holder) = &state.holder {
-                    let gone = holder.is_dead() || (lock.is_some() && holder.boot == boot());
+                    let gone = holder.process.is_dead() || (lock.is_some() && holder.process.is_visible());
                     if !gone && state.expires > Timestamp::now() {
                         return Err(held_by(holder, state).at(store.address()));
                     }
@@ -156,7 +123,7 @@ impl Lease {
         };
         let state = LeaseState {
             token,
-            holder: Some(Holder::this_process(job, brief)),
+            holder: Some(Holder { process: Process::this(), job: job.into(), brief }),
             expires: Timestamp::now() + term,
             unfinished,
         };
@@ -275,7 +242,7 @@ fn held_by(holder: &Holder, state: &LeaseState) -> Error {
         Kind::Refused,
         format!(
             "another job works on this target: {}, process {} on {}, until {} unless renewed",
-            holder.job, holder.pid, holder.host, state.expires
+            holder.job, holder.process.pid, holder.process.host, state.expires
         ),
     )
     .hint("wait until it is done, or until its lease has run out, and run the same command again")

@@ -24,7 +24,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use lease::{Job, Lease, LeaseState, boot};
+pub use lease::{Job, Lease, LeaseState};
 pub use record::{FORMAT, Hold, Mark, Receipt, ReceiptTotals, Record};
 pub use segments::{StoreSegments, manifest_writer, write_manifest};
 

@@ -2,6 +2,7 @@
 
 mod bars;
 mod diff;
+mod job;
 mod options;
 mod output;
 mod restore;
@@ -46,6 +47,9 @@ enum Command {
     Snapshot(snapshot::Command),
     /// Bring a snapshot, or some keys of it, to a new place.
     Restore(restore::Arguments),
+    /// Look at what ran on this machine, and stop what runs.
+    #[command(subcommand)]
+    Job(job::Command),
 }
 
 /// Runs the program: reads the arguments of the process, does what they say and gives the exit code.
@@ -92,6 +96,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<()> {
         Command::Verify(arguments) => verify::run(arguments, &common, output).await,
         Command::Snapshot(command) => snapshot::run(command, &common, output).await,
         Command::Restore(arguments) => restore::run(arguments, &common, output, cancel).await,
+        Command::Job(command) => job::run(command, &common, output).await,
     }
 }
 

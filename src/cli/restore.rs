@@ -13,6 +13,7 @@ use super::output::Output;
 use super::sync::LimitArguments;
 use crate::bucket::{Bucket, OpenOptions};
 use crate::error::{Result, Side};
+use crate::job::{Job, Jobs, Kind, new_id, recorded};
 use crate::pair::{job_folder, refuse_nested, refuse_overlap};
 use crate::progress::Progress;
 use crate::restore::{Request, restore};
@@ -56,10 +57,12 @@ pub(super) async fn run(
     let to = OpenOptions { create: true, create_link: arguments.create_link, ..options };
     let to = Bucket::open(&url, &to).await.map_err(|error| error.on(Side::Target))?;
     refuse_overlap(&bucket, &to)?;
+    let moment = Timestamp::now();
     let request = Request {
         snapshot: arguments.snapshot,
         keys: arguments.keys,
-        moment: Timestamp::now(),
+        job: new_id(moment),
+        moment,
         bounds: Bounds {
             max_delete: MaxDelete::Count(0),
             on_drift: OnDrift::Refuse,
@@ -70,7 +73,13 @@ pub(super) async fn run(
     };
     let progress = Arc::new(Progress::default());
     let bars = Bars::follow(&progress, output.is_quiet());
-    let (report, outcome) = restore(bucket, to, request, progress, cancel).await;
+    let job = Job {
+        source: Some(bucket.address().into()),
+        snapshot: Some(request.snapshot.clone()),
+        ..Job::new(request.job.clone(), Kind::Restore, to.address(), moment)
+    };
+    let work = Box::pin(restore(bucket, to, request, progress.clone(), cancel.clone()));
+    let (report, outcome) = recorded(&Jobs::at(&common.state_dir()?), job, &progress, &cancel, work).await;
     drop(bars);
     output.result(&report, outcome.as_ref().err())?;
     outcome

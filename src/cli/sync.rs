@@ -14,6 +14,7 @@ use crate::bucket::{Bucket, OpenOptions};
 use crate::catalog::Catalog;
 use crate::delta::Delta;
 use crate::error::{Result, Side};
+use crate::job::{Job, Jobs, Kind, new_id, recorded};
 use crate::pair::{directory_path, job_folder, refuse_nested, refuse_overlap};
 use crate::progress::Progress;
 use crate::replicate::{Proof, Request, replicate};
@@ -154,6 +155,7 @@ pub(super) async fn run(
         }
         None => None,
     };
+    let (moment, dry_run) = (Timestamp::now(), arguments.dry_run);
     let request = Request {
         snapshot: arguments.snapshot,
         dry_run: arguments.dry_run,
@@ -165,7 +167,8 @@ pub(super) async fn run(
         allow_unversioned: arguments.allow_unversioned,
         source_catalog,
         policy: None,
-        moment: Timestamp::now(),
+        job: new_id(moment),
+        moment,
         bounds: Bounds {
             max_delete: arguments.max_delete,
             on_drift: match arguments.on_drift {
@@ -179,7 +182,17 @@ pub(super) async fn run(
     };
     let progress = Arc::new(Progress::default());
     let bars = Bars::follow(&progress, output.is_quiet());
-    let (report, outcome) = replicate(source, target, request, progress, cancel).await;
+    let job = Job {
+        source: Some(source.address().into()),
+        snapshot: request.snapshot.clone(),
+        ..Job::new(request.job.clone(), Kind::Sync, target.address(), moment)
+    };
+    let work = Box::pin(replicate(source, target, request, progress.clone(), cancel.clone()));
+    let (report, outcome) = match dry_run {
+        // A rehearsal leaves no trace.
+        true => work.await,
+        false => recorded(&Jobs::at(&common.state_dir()?), job, &progress, &cancel, work).await,
+    };
     drop(bars);
     output.result(&report, outcome.as_ref().err())?;
     outcome

@@ -344,7 +344,7 @@ impl Transfer {
 
     /// An operation failed and is tried again.
     fn failed(&self, error: &Error) {
-        Progress::add(&self.progress.retries, 1);
+        self.progress.retried(error);
         if error.kind() == Kind::Throttled {
             self.small.throttled();
             self.large.throttled();

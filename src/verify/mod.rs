@@ -56,7 +56,7 @@ pub async fn verify(
     }
     let mut back = None;
     if let Some(percent) = read {
-        let (read, wrong) = read_back(theirs.reader.clone(), theirs.entries(), percent, || {})
+        let (read, wrong) = read_back(theirs.reader.clone(), theirs.entries(), percent, |_| {})
             .await
             .map_err(|error| error.on(Side::Target))?;
         back = Some(read);

@@ -36,7 +36,7 @@ pub(crate) async fn read_back(
     store: Arc<dyn Store>,
     entries: Entries<'static>,
     percent: f64,
-    retried: impl Fn() + Send + Sync,
+    retried: impl Fn(&Error) + Send + Sync,
 ) -> Result<(ReadBack, Differences)> {
     let chosen = entries.filter(move |entry| match entry {
         Ok(entry) => entry.kind == Kind::Object && is_chosen(&entry.key, percent),
@@ -78,13 +78,13 @@ async fn is_good(
     store: &dyn Store,
     entry: &Entry,
     budget: &Budget,
-    retried: &(impl Fn() + Sync),
+    retried: &(impl Fn(&Error) + Sync),
 ) -> Result<Option<Difference>> {
     let tag = if entry.digest.is_none() { md5_of(entry) } else { None };
     if entry.digest.is_none() && tag.is_none() {
         return Ok(Some(Difference::Unproved));
     }
-    match content(store, entry, tag.is_some(), BLOCK_BYTES, budget, |_| retried()).await {
+    match content(store, entry, tag.is_some(), BLOCK_BYTES, budget, retried).await {
         Ok(found) => {
             let good = match (entry.digest, tag) {
                 (Some(digest), _) => found.digest == digest,

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use snapferry::bucket::{Bucket, OpenOptions};
 use snapferry::delta::Delta;
 use snapferry::error::Result;
+use snapferry::job::new_id;
 use snapferry::key::Key;
 use snapferry::manifest::{Attributes, Entry, Kind};
 use snapferry::progress::Progress;
@@ -235,6 +236,7 @@ impl World {
 
     /// Replicates between these, which are this world's places or wrap them.
     pub(crate) async fn between(&self, source: &Place, target: &Place, name: &str, ask: Ask) -> (Report, Result<()>) {
+        let moment = "2026-11-21T03:00:00Z".parse().unwrap();
         let request = Request {
             snapshot: Some(name.parse().unwrap()),
             dry_run: false,
@@ -243,7 +245,8 @@ impl World {
             allow_unversioned: true,
             policy: None,
             source_catalog: None,
-            moment: "2026-11-21T03:00:00Z".parse().unwrap(),
+            job: new_id(moment),
+            moment,
             bounds: self.bounds(ask),
         };
         let (from, to) = (source.bucket(&self.state).await, target.bucket(&self.state).await);
@@ -274,10 +277,12 @@ impl World {
         let like = if self.target.has_directories() { Like::Files } else { Like::Versioned };
         let to = Place::new(like, "restored");
         let state = tempfile::tempdir().unwrap();
+        let moment = "2026-11-22T03:00:00Z".parse().unwrap();
         let request = restore::Request {
             snapshot: name.parse().unwrap(),
             keys: Vec::new(),
-            moment: "2026-11-22T03:00:00Z".parse().unwrap(),
+            job: new_id(moment),
+            moment,
             bounds: Bounds { folder: state.path().into(), ..self.bounds(Ask::default()) },
         };
         let (from, bucket) = (self.target.bucket(&state).await, to.bucket(&state).await);
