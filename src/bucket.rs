@@ -120,7 +120,7 @@ pub fn address(url: &str) -> Result<String> {
         Place::Ozone => OzoneStore::address_of(url),
         Place::Memory(_) => Ok(url.into()),
         Place::Directory(path) => match real_path(path) {
-            Some(real) => Ok(real.display().to_string()),
+            Some(real) => Ok(format!("file://{}", real.display())),
             None => Err(Error::usage(format!("`{path}` is no path"))),
         },
     }
@@ -266,7 +266,7 @@ impl Bucket {
         loop {
             match Lease::take(&self.catalog, job, term, brief, self.locked.as_deref()).await {
                 Err(error)
-                    if error.kind() == Kind::Refused
+                    if error.kind() == Kind::Held
                         && Instant::now() < deadline
                         && (patient || Lease::is_soon_free(&self.catalog).await?) =>
                 {

@@ -33,8 +33,10 @@ impl fmt::Display for Side {
 pub enum Kind {
     /// Wrong usage or configuration.
     Usage,
-    /// Not done because a guard forbids it (drift, max-delete, a lease that is held, a missing confirmation); nothing was touched.
+    /// Not done because a guard forbids it (drift, max-delete, a missing confirmation); nothing was touched.
     Refused,
+    /// Not done because another job works on the target; nothing was touched.
+    Held,
     /// The proof failed: the two sides differ.
     Differ,
     /// The object, bucket or snapshot does not exist.
@@ -180,7 +182,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self.0.kind {
             Kind::Usage => 2,
-            Kind::Refused | Kind::Unrepresentable => 3,
+            Kind::Refused | Kind::Held | Kind::Unrepresentable => 3,
             Kind::Differ => 4,
             _ => 1,
         }

@@ -97,7 +97,7 @@ impl Lease {
     /// the process.
     ///
     /// # Errors
-    /// `Refused` while somebody else holds it.
+    /// `Held` while somebody else holds it.
     pub async fn take(
         catalog: &Catalog,
         job: &str,
@@ -239,7 +239,7 @@ fn lost() -> Error {
 
 fn held_by(holder: &Holder, state: &LeaseState) -> Error {
     Error::new(
-        Kind::Refused,
+        Kind::Held,
         format!(
             "another job works on this target: {}, process {} on {}, until {} unless renewed",
             holder.job, holder.process.pid, holder.process.host, state.expires
@@ -251,7 +251,7 @@ fn held_by(holder: &Holder, state: &LeaseState) -> Error {
 fn overtaken(error: Error) -> Error {
     match error.kind() {
         Kind::AlreadyExists | Kind::Changed => {
-            Error::new(Kind::Refused, "another job took the lease on this target at the same moment")
+            Error::new(Kind::Held, "another job took the lease on this target at the same moment")
                 .hint("wait until it is done and run the same command again")
         }
         _ => error,
@@ -307,7 +307,7 @@ fn lock(directory: &Path) -> Result<File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => {
-            Err(Error::new(Kind::Refused, "another job on this machine works on this target")
+            Err(Error::new(Kind::Held, "another job on this machine works on this target")
                 .at(directory.display().to_string())
                 .hint("wait until it is done and run the same command again"))
         }

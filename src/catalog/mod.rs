@@ -10,10 +10,12 @@
 //!     going/NAME.json                  the list of the segments of a snapshot that is being removed
 //!     pending.json                     the list of the segments of what dead jobs may have landed
 //!     uploads.json                     uploads under way
+//!     policies/POLICY.json             the snapshots that a policy made
 //!     lease.json                       who works on this bucket
 //! ```
 
 mod lease;
+mod ledger;
 mod record;
 mod segments;
 
@@ -25,6 +27,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use lease::{Job, Lease, LeaseState};
+pub use ledger::Ledger;
 pub use record::{FORMAT, Hold, Mark, Receipt, ReceiptTotals, Record};
 pub use segments::{StoreSegments, manifest_writer, write_manifest};
 

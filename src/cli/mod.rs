@@ -5,8 +5,13 @@ mod diff;
 mod job;
 mod options;
 mod output;
+mod policy;
+mod prune;
 mod restore;
+mod run;
+mod serve;
 mod snapshot;
+mod status;
 mod sync;
 mod verify;
 
@@ -47,6 +52,17 @@ enum Command {
     Snapshot(snapshot::Command),
     /// Bring a snapshot, or some keys of it, to a new place.
     Restore(restore::Arguments),
+    /// Look at the policies of the configuration, and try whether they can run.
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Run policies now: snapshot, replication, seal, pruning.
+    Run(run::Arguments),
+    /// Run policies by themselves, as they are scheduled.
+    Serve(serve::Arguments),
+    /// Show how all policies stand; exit 1 where somebody should look.
+    Status,
+    /// Remove the snapshots that no rule of their policy keeps.
+    Prune(prune::Arguments),
     /// Look at what ran on this machine, and stop what runs.
     #[command(subcommand)]
     Job(job::Command),
@@ -58,7 +74,7 @@ pub fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
     };
-    start_logs(&arguments.common);
+    start_logs(&arguments.common, matches!(arguments.command, Command::Serve(_)));
     let output = Output::new(arguments.common.json, arguments.common.quiet);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("io").build();
     let outcome = match runtime {
@@ -96,6 +112,11 @@ async fn run(arguments: Arguments, output: &Output) -> Result<()> {
         Command::Verify(arguments) => verify::run(arguments, &common, output).await,
         Command::Snapshot(command) => snapshot::run(command, &common, output).await,
         Command::Restore(arguments) => restore::run(arguments, &common, output, cancel).await,
+        Command::Policy(command) => policy::run(command, &common, output).await,
+        Command::Run(arguments) => run::run(arguments, &common, output, cancel).await,
+        Command::Serve(arguments) => serve::run(arguments, &common, cancel).await,
+        Command::Status => status::run(&common, output).await,
+        Command::Prune(arguments) => prune::run(arguments, &common, output, cancel).await,
         Command::Job(command) => job::run(command, &common, output).await,
     }
 }
@@ -122,10 +143,12 @@ fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
 }
 
-fn start_logs(common: &Common) {
+fn start_logs(common: &Common, serving: bool) {
     use std::io::IsTerminal;
     let level = match (common.quiet, common.verbose) {
         (true, _) => "error",
+        // Who serves has nothing else to say.
+        (false, 0) if serving => "snapferry=info,warn",
         (false, 0) => "warn",
         (false, 1) => "snapferry=info,warn",
         (false, 2) => "snapferry=debug,warn",
@@ -138,5 +161,5 @@ fn start_logs(common: &Common) {
         .with_writer(bars::writer)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
-    let _ = if common.verbose > 0 { logs.try_init() } else { logs.without_time().try_init() };
+    let _ = if common.verbose > 0 || serving { logs.try_init() } else { logs.without_time().try_init() };
 }

@@ -8,10 +8,11 @@ use crate::bucket::{Bucket, OpenOptions};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::pair::folder;
+use crate::policy::Host;
 use crate::snapshot::clone::CloneMode;
 
 /// What every command takes, before or after its name.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Everywhere")]
 pub(super) struct Common {
     /// One JSON document on stdout, nothing else there.
@@ -49,9 +50,19 @@ impl Common {
         folder(&self.state_dir()?, name)
     }
 
+    /// What the configuration file says.
+    pub(super) fn configuration(&self) -> Result<Config> {
+        Config::load(self.config.as_deref())
+    }
+
+    /// This machine, for policies.
+    pub(super) fn host(&self) -> Result<Host> {
+        Ok(Host::at(self.state_dir()?))
+    }
+
     /// What a bucket's argument stands for: itself, or a store of the configuration.
     pub(super) fn resolve(&self, bucket: &str) -> Result<String> {
-        Config::load(self.config.as_deref())?.resolve(bucket)
+        self.configuration()?.resolve(bucket)
     }
 
     /// Opens a bucket that is there.

@@ -82,7 +82,8 @@ impl Output {
     }
 }
 
-fn described(error: &Error) -> Value {
+/// An error, for programs.
+pub(super) fn described(error: &Error) -> Value {
     json!({
         "kind": kind(error.kind()),
         "message": error.to_string(),

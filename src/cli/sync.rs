@@ -10,12 +10,11 @@ use tokio_util::sync::CancellationToken;
 use super::bars::Bars;
 use super::options::Common;
 use super::output::Output;
-use crate::bucket::{Bucket, OpenOptions};
-use crate::catalog::Catalog;
+use crate::bucket::OpenOptions;
 use crate::delta::Delta;
-use crate::error::{Result, Side};
+use crate::error::Result;
 use crate::job::{Job, Jobs, Kind, new_id, recorded};
-use crate::pair::{directory_path, job_folder, refuse_nested, refuse_overlap};
+use crate::pair::{Pair, Sides};
 use crate::progress::Progress;
 use crate::replicate::{Proof, Request, replicate};
 use crate::run::{Bounds, MaxDelete, OnDrift};
@@ -134,27 +133,18 @@ pub(super) async fn run(
     output: &Output,
     cancel: CancellationToken,
 ) -> Result<()> {
-    let folder = common.folder("tmp")?;
     let options = OpenOptions {
         create: false,
         create_link: arguments.create_link,
         clone: arguments.clone,
-        folder: folder.clone(),
+        folder: common.folder("tmp")?,
     };
-    let source =
-        Bucket::open(&common.resolve(&arguments.source)?, &options).await.map_err(|error| error.on(Side::Source))?;
-    let target_url = common.resolve(&arguments.target)?;
-    refuse_nested(&source, &target_url)?;
-    let target = open_target(&target_url, &options, arguments.dry_run).await.map_err(|error| error.on(Side::Target))?;
-    refuse_overlap(&source, &target)?;
-    let source_catalog = match &arguments.catalog {
-        Some(url) => {
-            let options = OpenOptions { create: true, ..options };
-            let bucket = Bucket::open(&common.resolve(url)?, &options).await?;
-            Some(Catalog::of_other(bucket.store().clone(), source.address()))
-        }
-        None => None,
-    };
+    let (source, target) = (common.resolve(&arguments.source)?, common.resolve(&arguments.target)?);
+    let catalog = arguments.catalog.as_deref().map(|url| common.resolve(url)).transpose()?;
+    let sides = Sides { source: &source, target: &target, catalog: catalog.as_deref() };
+    let pair = Pair::open(sides, &options, !arguments.dry_run).await?;
+    let folder = pair.folder(&common.state_dir()?)?;
+    let Pair { source, target, source_catalog } = pair;
     let (moment, dry_run) = (Timestamp::now(), arguments.dry_run);
     let request = Request {
         snapshot: arguments.snapshot,
@@ -176,7 +166,7 @@ pub(super) async fn run(
                 Drift::Repair => OnDrift::Repair,
             },
             limits: arguments.limits.limits(arguments.strict),
-            folder: job_folder(&common.state_dir()?, source.address(), target.address())?,
+            folder,
             lease_term: Duration::from_secs(arguments.lease_term),
         },
     };
@@ -196,15 +186,4 @@ pub(super) async fn run(
     drop(bars);
     output.result(&report, outcome.as_ref().err())?;
     outcome
-}
-
-/// A rehearsal must not make a directory: a target that is not there is planned for as an empty one.
-async fn open_target(url: &str, options: &OpenOptions, dry_run: bool) -> Result<Bucket> {
-    let opened = Bucket::open(url, &OpenOptions { create: !dry_run, ..options.clone() }).await;
-    match opened {
-        Err(error) if dry_run && error.kind() == crate::error::Kind::NotFound && directory_path(url).is_some() => {
-            Ok(Bucket::empty_directory(url, options))
-        }
-        opened => opened,
-    }
 }

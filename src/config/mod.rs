@@ -48,8 +48,8 @@ pub struct Config {
     pub at_once: usize,
     /// Where `serve` answers who asks for metrics.
     pub listen: SocketAddr,
-    /// The file that metrics are written to, if they are to be.
-    pub metrics: Option<PathBuf>,
+    /// The directory in which `run` leaves metrics, a file for each policy.
+    pub textfiles: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -59,7 +59,7 @@ impl Default for Config {
             policies: Vec::new(),
             at_once: AT_ONCE,
             listen: (Ipv4Addr::LOCALHOST, PORT).into(),
-            metrics: None,
+            textfiles: None,
         }
     }
 }
@@ -141,7 +141,7 @@ impl Config {
             serve.finish();
         }
         if let Some(mut metrics) = document.table("metrics") {
-            config.metrics = metrics.text("textfile", |text| match Path::new(text).is_absolute() {
+            config.textfiles = metrics.text("textfile_directory", |text| match Path::new(text).is_absolute() {
                 true => Ok(PathBuf::from(text)),
                 false => Err(format!("`{text}` is no absolute path")),
             });

@@ -47,7 +47,7 @@ fn everything_that_can_be_said() {
         listen = "127.0.0.1:9999"
 
         [metrics]
-        textfile = "/var/lib/node_exporter/snapferry.prom"
+        textfile_directory = "/var/lib/node_exporter"
 
         [[hook]]
         on = "failure"
@@ -136,8 +136,8 @@ fn broken_files_say_what_is_wrong_and_where() {
             "[policy.a]\nsource = \"/srv/a\"\ntarget = \"/srv/a/b\"".into(),
             &["line 1: policy.a: source and target lie in"],
         ),
-        (two("/srv/b"), &["line 4: policy.b: its target /srv/b is, or overlaps, that of policy a"]),
-        (two("/srv/b/c/"), &["line 4: policy.b: its target /srv/b/c is, or overlaps, that of policy a"]),
+        (two("/srv/b"), &["line 4: policy.b: its target file:///srv/b is, or overlaps, that of policy a"]),
+        (two("/srv/b/c/"), &["line 4: policy.b: its target file:///srv/b/c is, or overlaps, that of policy a"]),
         (with("shedule = \"@daily\""), &["line 4: policy.a.shedule: there is no such field; did you mean `schedule`?"]),
         (with("schedule = \"61 * * * *\""), &["line 4: policy.a.schedule: `61 * * * *` is no schedule"]),
         (with("schedule = \"0 0 30 2 *\""), &["line 4: policy.a.schedule: `0 0 30 2 *` never comes"]),
@@ -177,7 +177,10 @@ fn broken_files_say_what_is_wrong_and_where() {
         (with("[[policy.a.hook]]\nurl = \"s3cret\""), &["line 5: policy.a.hook.url: is no URL that begins with https"]),
         ("[serve]\nat_once = 0".into(), &["line 2: serve.at_once: 0 is out of range: from 1 to 999"]),
         ("[serve]\nlisten = \"everywhere\"".into(), &["line 2: serve.listen: `everywhere` is no address"]),
-        ("[metrics]\ntextfile = \"m.prom\"".into(), &["line 2: metrics.textfile: `m.prom` is no absolute path"]),
+        (
+            "[metrics]\ntextfile_directory = \"prom\"".into(),
+            &["line 2: metrics.textfile_directory: `prom` is no absolute"],
+        ),
     ];
     assert!(table.len() >= 25);
     for (text, expected) in table {

@@ -1,10 +1,15 @@
 //! A configured pair of buckets: source, target, schedule, naming, retention, limits.
 
+mod check;
+mod run;
+
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
 
+pub use self::check::{Check, Finding, Readiness, check};
+pub use self::run::{Host, Ran, open, prune_both, run};
 use crate::bucket::address;
 use crate::error::Result;
 use crate::hook::Hook;

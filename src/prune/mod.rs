@@ -89,7 +89,7 @@ pub async fn prune(
     if !dry_run {
         let going = verdicts.iter().rev().filter(|verdict| !verdict.keep).map(|verdict| verdict.name.clone());
         match remove_decided(bucket, side, going.collect(), &mut removed, cancel).await {
-            Err(error) if matches!(error.kind(), Kind::Refused | Kind::LeaseLost) => {
+            Err(error) if matches!(error.kind(), Kind::Refused | Kind::Held | Kind::LeaseLost) => {
                 removed.put_off = Some(error.to_string());
             }
             outcome => outcome.map_err(named)?,

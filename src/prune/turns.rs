@@ -32,7 +32,7 @@ impl<'a> Turns<'a> {
     /// Holds the lease for the next piece of work. True when it was taken anew: others may have been there.
     ///
     /// # Errors
-    /// `Refused` while a job has it, `LeaseLost` where somebody took it, `Cancelled` on request.
+    /// `Held` while a job has it, `LeaseLost` where somebody took it, `Cancelled` on request.
     pub(super) async fn next(&mut self) -> Result<bool> {
         if self.cancel.is_cancelled() {
             return Err(stopped());

@@ -65,7 +65,7 @@ fn started_together() {
             let outcomes = [one.1, two.1];
             assert!(outcomes.iter().any(Result::is_ok), "{outcomes:?}");
             for error in outcomes.into_iter().filter_map(Result::err) {
-                assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+                assert_eq!(error.kind(), ErrorKind::Held, "{error}");
             }
             world.check_sealed("night-1", &world.source.content().await).await.unwrap();
         }

@@ -1,0 +1,123 @@
+//! `snapferry run`
+
+use std::fmt;
+use std::sync::Arc;
+
+use clap::Args;
+use futures::StreamExt;
+use serde::Serialize;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::bars::Bars;
+use super::options::Common;
+use super::output::{Output, described};
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::estate::Estate;
+use crate::policy::{Host, Policy, Ran, run as run_policy};
+use crate::progress::Progress;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The policies to run now.
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    policies: Vec<String>,
+    /// All policies that are enabled.
+    #[arg(long)]
+    all: bool,
+    /// How many run at once [default: serve.at_once of the configuration].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    at_once: Option<u16>,
+}
+
+/// How one of several policies went.
+#[derive(Debug, Serialize)]
+struct One {
+    #[serde(flatten)]
+    ran: Ran,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Value>,
+}
+
+/// How all of them went.
+#[derive(Debug, Serialize)]
+struct All {
+    policies: Vec<One>,
+    failed: usize,
+}
+
+impl fmt::Display for All {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} policies are sealed", self.policies.len() - self.failed, self.policies.len())
+    }
+}
+
+pub(super) async fn run(
+    arguments: Arguments,
+    common: &Common,
+    output: &Output,
+    cancel: CancellationToken,
+) -> Result<()> {
+    let config = common.configuration()?;
+    let policies = chosen(&config, &arguments)?;
+    let host = common.host()?;
+    if let [policy] = policies.as_slice() {
+        let (ran, outcome) = one(policy, &host, &config, output, cancel).await;
+        output.result(&ran, outcome.as_ref().err())?;
+        return outcome;
+    }
+    let at_once = arguments.at_once.map_or(config.at_once, usize::from);
+    let runs = policies.iter().map(|policy| one(policy, &host, &config, output, cancel.clone()));
+    let mut runs = futures::stream::iter(runs).buffer_unordered(at_once);
+    let (mut done, mut worst) = (Vec::new(), None::<Error>);
+    while let Some((ran, outcome)) = runs.next().await {
+        match &outcome {
+            Ok(()) if !output.is_json() && !output.is_quiet() => output.line(&ran.to_string())?,
+            Ok(()) => {}
+            Err(error) => tracing::error!("{}: {error}", ran.policy),
+        }
+        done.push(One { ran, error: outcome.as_ref().err().map(described) });
+        worst = worst.into_iter().chain(outcome.err()).max_by_key(Error::exit_code);
+    }
+    let failed = done.iter().filter(|one| one.error.is_some()).count();
+    let all = done.len();
+    let worst = worst.map(|worst| {
+        Error::new(worst.kind(), format!("{failed} of {all} policies failed"))
+            .hint("`snapferry status` shows which and why; run them again by name")
+    });
+    output.result(&All { policies: done, failed }, worst.as_ref())?;
+    worst.map_or(Ok(()), Err)
+}
+
+fn chosen<'a>(config: &'a Config, arguments: &Arguments) -> Result<Vec<&'a Policy>> {
+    if !arguments.all {
+        return arguments.policies.iter().map(|name| config.policy(name)).collect();
+    }
+    let enabled: Vec<&Policy> = config.policies.iter().filter(|policy| policy.settings.enabled).collect();
+    if enabled.is_empty() {
+        return Err(Error::new(Kind::Usage, "no policy of the configuration is enabled"));
+    }
+    Ok(enabled)
+}
+
+async fn one(
+    policy: &Policy,
+    host: &Host,
+    config: &Config,
+    output: &Output,
+    cancel: CancellationToken,
+) -> (Ran, Result<()>) {
+    let progress = Arc::new(Progress::default());
+    let bars = Bars::follow(&progress, output.is_quiet());
+    let done = run_policy(policy, host.clock.now(), host, progress, cancel).await;
+    drop(bars);
+    if let Some(folder) = &config.textfiles {
+        let estate = Estate::survey(std::slice::from_ref(policy), host).await;
+        let path = folder.join(format!("snapferry-{}.prom", policy.name));
+        if let Err(error) = crate::metrics::write(&estate, &path) {
+            tracing::warn!("the metrics cannot be written: {error}");
+        }
+    }
+    done
+}
