@@ -307,6 +307,7 @@ impl Run {
             cancel: self.cancel.clone(),
             resuming: unfinished.is_some(),
             uploads: memory.uploads,
+            clock: self.target.clock().clone(),
             limits,
         }));
         let landings = Arc::new(std::mem::replace(&mut plan.landings, crate::plan::Spool::empty(&self.bounds.folder)?));

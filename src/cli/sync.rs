@@ -20,7 +20,7 @@ use crate::replicate::{Proof, Request, replicate};
 use crate::run::{Bounds, MaxDelete, OnDrift};
 use crate::snapshot::Name;
 use crate::snapshot::clone::CloneMode;
-use crate::transfer::Limits;
+use crate::transfer::{Limits, Timetable};
 use crate::units::{Size, block_size, clone_mode, max_delete};
 
 #[derive(Debug, Args)]
@@ -94,7 +94,7 @@ impl LimitArguments {
     pub(super) fn limits(&self, strict: bool) -> Limits {
         Limits {
             concurrency: self.concurrency.into(),
-            bandwidth: self.bandwidth.map(|rate| rate.0),
+            bandwidth: self.bandwidth.map_or_else(Timetable::default, |rate| Timetable::constant(rate.0)),
             strict,
             delta: match self.delta {
                 When::Auto => Delta::Auto,

@@ -17,7 +17,7 @@ use crate::run::{MaxDelete, OnDrift};
 use crate::schedule::Schedule;
 use crate::snapshot::Pattern;
 use crate::snapshot::clone::CloneMode;
-use crate::transfer::Limits;
+use crate::transfer::{Limits, Timetable};
 use crate::units;
 
 /// Scheduled times whose names are compared.
@@ -206,8 +206,8 @@ fn limits(table: &mut Table<'_, '_>, settings: &mut Settings) {
         limits.memory_bytes = Limits::within(memory.0).memory_bytes;
     }
     set(&mut limits.concurrency, table.number("concurrency", 1..65_536).map(|number| number as usize));
-    limits.bandwidth =
-        table.text("bandwidth", |text| text.parse::<units::Size>().map(|rate| rate.0)).or(limits.bandwidth);
+    let constant = |text: &str| text.parse::<units::Size>().map(|rate| Timetable::constant(rate.0));
+    set(&mut limits.bandwidth, table.text("bandwidth", constant));
     set(&mut limits.strict, table.flag("strict"));
     let delta = [("auto", Delta::Auto), ("always", Delta::Always), ("never", Delta::Never)];
     set(&mut limits.delta, table.text("delta", |text| one_of(text, &delta)));

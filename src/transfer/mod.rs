@@ -16,6 +16,7 @@ mod limiter;
 mod marks;
 mod parts;
 mod switch;
+mod timetable;
 mod whole;
 
 use std::collections::HashMap;
@@ -31,8 +32,10 @@ pub(crate) use self::content::content;
 use self::hashing::Hashing;
 use self::limiter::Limiter;
 use self::marks::Marks;
+pub use self::timetable::{Days, Period, Timetable};
 
 use crate::catalog::{Catalog, Lease};
+use crate::clock::Clock;
 use crate::delta::{Delta, Policy};
 use crate::error::{Error, Kind, Result, Side};
 use crate::journal::{Event, Journal, OpenUpload};
@@ -61,7 +64,7 @@ pub struct Limits {
     /// Bytes of content in flight.
     pub memory_bytes: u64,
     /// Bytes per second, over all.
-    pub bandwidth: Option<u64>,
+    pub bandwidth: Timetable,
     /// An object that changed at the source is an error, not pinned again.
     pub strict: bool,
     /// When only changed blocks of large objects move.
@@ -80,7 +83,7 @@ impl Default for Limits {
         Self {
             concurrency: 64,
             memory_bytes: (256 << 20) / 3,
-            bandwidth: None,
+            bandwidth: Timetable::default(),
             strict: false,
             delta: Delta::Auto,
             learn_target: false,
@@ -155,6 +158,8 @@ pub struct Setup {
     pub resuming: bool,
     /// Uploads that it left open.
     pub uploads: HashMap<String, OpenUpload>,
+    /// Says which limit on bytes per second holds now.
+    pub clock: Clock,
     /// What limits the transfer.
     pub limits: Limits,
 }
@@ -174,6 +179,7 @@ impl Transfer {
             cancel,
             resuming,
             uploads,
+            clock,
             limits,
         } = setup;
         let start = limits.concurrency.min(16);
@@ -192,7 +198,7 @@ impl Transfer {
             uploads: Mutex::new(uploads),
             marks: Marks::new(catalog),
             budget: Budget::new(limits.memory_bytes),
-            bandwidth: Bandwidth::new(limits.bandwidth),
+            bandwidth: Bandwidth::new(limits.bandwidth, clock),
             hashing: Hashing::default(),
             small: Limiter::new(start, limits.concurrency),
             large: Limiter::new(start, limits.concurrency),
