@@ -1,7 +1,7 @@
 //! Jobs: what each run on this machine did or does.
 //!
 //! The job catalogue ([`Jobs`]) is a convenience, never a truth that a run builds on: a lost one is made anew from the
-//! receipts on the target ([`rebuild`]), and one that cannot be written is a warning. A [`Recorder`] follows one run.
+//! receipts on the target ([`rebuild()`]), and one that cannot be written is a warning. A [`Recorder`] follows one run.
 
 mod catalogue;
 mod rebuild;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use super::{Counts, Failure, Job, Jobs, Line, PhaseTime, Retried, State};
 use crate::blocking::blocking;
@@ -36,12 +37,16 @@ pub async fn recorded<T>(
 }
 
 /// Writes down how one job stands: each phase as it begins, the numbers once a second, and how it ends. A catalogue that
-/// cannot be written is a warning, no more.
+/// cannot be written is a warning, no more. Dropped before its end is said, it says that the run broke off.
 #[derive(Debug)]
 pub struct Recorder {
-    follower: JoinHandle<Follower>,
-    stop: DropGuard,
+    /// Ends with the error that takes the place of the run's own, if one does.
+    follower: JoinHandle<Option<Error>>,
+    end: oneshot::Sender<End>,
 }
+
+/// The error that a run ended with, if it did with one.
+type End = Option<(Kind, Failure)>;
 
 #[derive(Debug)]
 struct Follower {
@@ -66,16 +71,17 @@ impl Recorder {
         let (jobs, job) = (follower.jobs.clone(), follower.job.clone());
         let added = blocking(move || jobs.add(&[job])).await;
         follower.check(added);
-        let stop = CancellationToken::new();
-        let follower = tokio::spawn(follower.follow(stop.clone()));
-        Self { follower, stop: stop.drop_guard() }
+        let (end, ended) = oneshot::channel();
+        Self { follower: tokio::spawn(follower.follow(ended)), end }
     }
 
     /// Writes down how the job ended. Gives back the outcome, which is another one where the job's time was up.
     pub async fn finish(self, outcome: Result<()>) -> Result<()> {
-        drop(self.stop);
+        let end = outcome.as_ref().err().map(|error| (error.kind(), Failure::from(error)));
+        let _ = self.end.send(end);
         match self.follower.await {
-            Ok(follower) => follower.finish(outcome).await,
+            Ok(Some(instead)) => Err(instead),
+            Ok(None) => outcome,
             Err(error) => {
                 tracing::warn!("the job's record was left half-way: {error}");
                 outcome
@@ -85,7 +91,7 @@ impl Recorder {
 }
 
 impl Follower {
-    async fn follow(mut self, stop: CancellationToken) -> Self {
+    async fn follow(mut self, mut ended: oneshot::Receiver<End>) -> Option<Error> {
         let deadline = self.job.timeout().map(|timeout| tokio::time::Instant::from_std(self.since + timeout));
         let time_up = async {
             match deadline {
@@ -97,7 +103,7 @@ impl Follower {
         let progress = self.progress.clone();
         loop {
             tokio::select! {
-                () = stop.cancelled() => return self,
+                end = &mut ended => return self.finish(end.unwrap_or_else(|_| Some(broken_off()))).await,
                 () = &mut time_up, if !self.timed_out => {
                     self.timed_out = true;
                     self.cancel.cancel();
@@ -171,26 +177,23 @@ impl Follower {
         }
     }
 
-    async fn finish(mut self, outcome: Result<()>) -> Result<()> {
+    async fn finish(mut self, end: End) -> Option<Error> {
         // A run that was done before it heard of its end is done.
-        let outcome = match outcome {
-            Err(error) if error.kind() == Kind::Cancelled && self.timed_out => Err(self.timed_out()),
-            outcome => outcome,
-        };
+        let cancelled = matches!(end, Some((Kind::Cancelled, _)));
+        let instead = (cancelled && self.timed_out).then(|| self.timed_out());
+        let failure = instead.as_ref().map(Failure::from).or(end.map(|(_, failure)| failure));
         let now = Instant::now();
         self.observe();
-        self.job.ended = Some(self.at(now));
-        let (state, level, text) = match &outcome {
-            Ok(()) => (State::Finished, Level::Info, self.summary()),
-            Err(error) if error.kind() == Kind::Cancelled && !self.timed_out => {
-                (State::Cancelled, Level::Error, error.to_string())
-            }
-            Err(error) => (State::Failed, Level::Error, error.to_string()),
+        let (state, level, text) = match &failure {
+            None => (State::Finished, Level::Info, self.summary()),
+            Some(failure) if cancelled && !self.timed_out => (State::Cancelled, Level::Error, failure.message.clone()),
+            Some(failure) => (State::Failed, Level::Error, failure.message.clone()),
         };
-        self.job.error = outcome.as_ref().err().map(Failure::from);
+        self.job.error = failure;
+        self.job.ended = Some(self.at(now));
         self.say(now, level, format!("{state}: {text}"));
         self.end(state).await;
-        outcome
+        instead
     }
 
     /// The last write, which is no running state's.
@@ -235,6 +238,11 @@ impl Follower {
             }
         }
     }
+}
+
+fn broken_off() -> (Kind, Failure) {
+    let error = Error::internal("the run broke off");
+    (error.kind(), Failure::from(&error))
 }
 
 #[cfg(test)]
@@ -331,5 +339,19 @@ mod tests {
         let ((), outcome) = recorded(&jobs, job, &progress, &cancel, work).await;
         assert!(outcome.is_ok());
         assert_eq!(jobs.get("job-1").unwrap().unwrap().state, State::Finished);
+    }
+
+    #[tokio::test]
+    async fn a_run_that_breaks_off_does_not_seem_to_go_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let (jobs, job) = job(&Jobs::at(folder.path()), None);
+        let recorder = Recorder::start(jobs.clone(), job, Arc::default(), CancellationToken::new()).await;
+        drop(recorder);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while jobs.get("job-1").unwrap().unwrap().state != State::Failed {
+            assert!(Instant::now() < deadline, "it seems to run");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(jobs.get("job-1").unwrap().unwrap().error.unwrap().message, "the run broke off");
     }
 }
