@@ -7,7 +7,7 @@
 //!     snapshots/NAME/receipt.json      what the seal vouches for
 //!     snapshots/NAME/snapshot.json     written last: the snapshot exists
 //!     snapshots/NAME/hold.json         keeps it from being pruned
-//!     going/NAME.json                  the list of the segments of a snapshot that is being removed
+//!     going/NAME.json                  a snapshot that is being removed, with the segments that this takes
 //!     pending.json                     the list of the segments of what dead jobs may have landed
 //!     uploads.json                     uploads under way
 //!     policies/POLICY.json             the snapshots that a policy made
@@ -184,14 +184,10 @@ impl Catalog {
         }
     }
 
-    /// Remembers that a snapshot is being removed, and what was in it, before its record goes: what is left of it when that
-    /// is interrupted can be found again. Of one whose manifest is damaged nothing is remembered: it has to go all the same.
-    pub(crate) async fn set_going(&self, name: &Name) -> Result<()> {
-        match self.manifest(name).await {
-            Ok(manifest) => self.write(&self.going_key(name), manifest.to_json()).await,
-            Err(error) if error.kind() == Kind::Damaged => Ok(()),
-            Err(error) => Err(error),
-        }
+    /// Remembers that a snapshot is being removed, before its record goes: what is left of it when that is interrupted can be
+    /// found again. `content` is what has to be looked through then, and its segments stay until then.
+    pub(crate) async fn set_going(&self, name: &Name, content: &Manifest) -> Result<()> {
+        self.write(&self.going_key(name), content.to_json()).await
     }
 
     /// Forgets it: nothing is left of the snapshot.
@@ -203,7 +199,7 @@ impl Catalog {
         self.key(&format!("going/{name}.json"))
     }
 
-    /// The snapshots that are being removed, or were when somebody was interrupted, with what was in them.
+    /// The snapshots that are being removed, or were when somebody was interrupted, with what is to be looked through.
     pub(crate) async fn going(&self) -> Result<Vec<(Name, Manifest)>> {
         let mut going = Vec::new();
         for (name, _) in self.documents("going/", ".json").await? {

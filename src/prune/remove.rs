@@ -27,10 +27,10 @@ pub async fn remove(bucket: &Bucket, record: &Record) -> Result<()> {
     }
     let lease = bucket.lease_soon(&format!("delete {name}")).await?;
     let removed = async {
-        bucket.catalog().set_going(name).await?;
+        bucket.catalog().set_going(name, &Manifest::default()).await?;
         take_away(bucket, name).await?;
-        bucket.catalog().set_gone(name).await?;
-        bucket.catalog().sweep().await
+        bucket.catalog().sweep().await?;
+        bucket.catalog().set_gone(name).await
     };
     let removed = removed.await;
     removed.and(lease.release(false).await)
@@ -68,9 +68,6 @@ struct Pruning<'a, 'b> {
 
 impl Pruning<'_, '_> {
     async fn run(&mut self, names: Vec<Name>) -> Result<()> {
-        let with_versions = self.bucket.store().capabilities().versions
-            && self.bucket.provider().kind() == SnapshotKind::Versions
-            && self.bucket.keeps_own_catalog();
         for name in names {
             self.remove_one(name).await?;
         }
@@ -79,12 +76,12 @@ impl Pruning<'_, '_> {
             // What goes there does not depend on what went before; and so the catalog's own old versions are among it.
             Side::Target => {
                 self.forget(&going).await?;
-                if with_versions {
+                if self.with_versions() {
                     self.removed.put_off = self.remove_versions(&[]).await?;
                 }
             }
             Side::Source => {
-                if with_versions && !going.is_empty() {
+                if self.with_versions() && !going.is_empty() {
                     self.removed.put_off = self.remove_versions(&going).await?;
                 }
                 // Else what went is still to be known the next time.
@@ -96,6 +93,11 @@ impl Pruning<'_, '_> {
         Ok(())
     }
 
+    /// True where snapshots are lists of versions, and all that refer to them are known.
+    fn with_versions(&self) -> bool {
+        self.bucket.provider().kind() == SnapshotKind::Versions && self.bucket.keeps_own_catalog()
+    }
+
     async fn remove_versions(&mut self, going: &[(Name, Manifest)]) -> Result<Option<String>> {
         let work = Unreferenced { bucket: self.bucket, side: self.side, going };
         remove_versions(work, self.turns, self.removed).await
@@ -103,15 +105,17 @@ impl Pruning<'_, '_> {
 
     /// Nothing is left of these snapshots but segments.
     async fn forget(&mut self, going: &[(Name, Manifest)]) -> Result<()> {
-        for (name, _) in going {
+        let Some(((last, _), others)) = going.split_last() else { return Ok(()) };
+        let catalog = self.bucket.catalog();
+        for (name, _) in others {
             self.turns.next().await?;
-            self.bucket.catalog().set_gone(name).await?;
+            catalog.set_gone(name).await?;
         }
-        if !going.is_empty() {
-            self.turns.next().await?;
-            self.bucket.catalog().sweep().await?;
-        }
-        Ok(())
+        // One is remembered until the segments are gone, too.
+        self.turns.next().await?;
+        catalog.set_going(last, &Manifest::default()).await?;
+        catalog.sweep().await?;
+        catalog.set_gone(last).await
     }
 
     /// Removes a snapshot, unless somebody removed it, made it anew or holds it since it was decided on.
@@ -131,7 +135,11 @@ impl Pruning<'_, '_> {
         if now.as_ref() != Some(&record) || catalog.hold(&name).await?.is_some() {
             return Ok(());
         }
-        catalog.set_going(&name).await?;
+        let content = match self.side {
+            Side::Source if self.with_versions() => catalog.manifest(&name).await?,
+            _ => Manifest::default(),
+        };
+        catalog.set_going(&name, &content).await?;
         take_away(self.bucket, &name).await?;
         self.removed.names.push(name);
         Ok(())
