@@ -5,6 +5,7 @@
     s3.py ENDPOINT apply BUCKET < actions
     s3.py ENDPOINT dump BUCKET DIRECTORY
     s3.py ENDPOINT versions BUCKET
+    s3.py ENDPOINT every BUCKET
     s3.py ENDPOINT uploads BUCKET
     s3.py ENDPOINT begin BUCKET KEY
     s3.py ENDPOINT landed BUCKET
@@ -15,7 +16,8 @@
 
 `apply` reads one JSON array a line: ["put", KEY, FILE WITH THE CONTENT] or ["delete", KEY]; each key once.
 `dump` prints one JSON array a line: [KEY, FILE WITH THE CONTENT], all keys, snapferry's own included; it makes the
-files in the directory. `versions` prints the number of versions and delete markers in the bucket, `uploads` that of
+files in the directory. `versions` prints the number of versions and delete markers in the bucket, `every` each of
+them as one JSON array a line, [KEY, ID, WHETHER IT IS CURRENT, WHETHER IT IS A DELETE MARKER], `uploads` the number of
 multipart uploads nobody finished, `begin` begins one, `landed` the bytes of content in objects and in parts of such uploads. `put` writes one object with more arguments of PutObject as JSON, `head` prints what
 travels with one as JSON, `lose` deletes its newest version for good. `publish` lets everybody read the bucket, and nobody else write it.
 Keys are hexadecimal, so any byte can be in them.
@@ -96,6 +98,14 @@ def versions(client, bucket):
     print(count)
 
 
+def every(client, bucket):
+    for page in client.get_paginator("list_object_versions").paginate(Bucket=bucket):
+        for name in ["Versions", "DeleteMarkers"]:
+            for one in page.get(name, []):
+                key = one["Key"].encode("utf-8").hex()
+                print(json.dumps([key, one["VersionId"], one["IsLatest"], name == "DeleteMarkers"]))
+
+
 def uploads(client, bucket):
     print(len(client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])))
 
@@ -135,7 +145,7 @@ def publish(client, bucket):
 
 def main():
     endpoint, command, bucket, *options = sys.argv[1:]
-    commands = [create, apply, dump, versions, uploads, begin, landed, put, head, lose, publish]
+    commands = [create, apply, dump, versions, every, uploads, begin, landed, put, head, lose, publish]
     {function.__name__: function for function in commands}[command](connect(endpoint), bucket, *options)
 
 

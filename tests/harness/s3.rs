@@ -129,6 +129,17 @@ impl Bucket {
         self.call("versions", &[], "").trim().parse().unwrap()
     }
 
+    /// Every version: its key, its id, whether it is current and whether it is a delete marker.
+    #[track_caller]
+    pub(crate) fn every_version(&self) -> Vec<(String, String, bool, bool)> {
+        let text = self.call("every", &[], "");
+        let version = |line: &str| {
+            let (key, id, current, marker): (String, String, bool, bool) = serde_json::from_str(line).unwrap();
+            (String::from_utf8(hex::decode(key).unwrap()).unwrap(), id, current, marker)
+        };
+        text.lines().map(version).collect()
+    }
+
     /// How many multipart uploads nobody finished or dropped.
     #[track_caller]
     pub(crate) fn uploads(&self) -> u64 {
