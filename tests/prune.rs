@@ -117,7 +117,7 @@ fn counts(written: &[Written], stays: impl Fn(&Written) -> bool) -> BTreeMap<Str
 
 fn check_restores(lab: &Lab, url: &str, contents: &[Content]) {
     for number in NIGHTS - KEEP + 1..=NIGHTS {
-        let restored = lab.restore(url.to_owned(), &night(number));
+        let restored = lab.restore(url, &night(number));
         assert_equal(tree::content(&restored), &contents[number - 1], &night(number));
         std::fs::remove_dir_all(restored).unwrap();
     }
