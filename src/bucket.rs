@@ -30,6 +30,9 @@ const LEASE_TERM: Duration = Duration::from_secs(60);
 const LEASE_WAIT: Duration = Duration::from_secs(20);
 const LEASE_PAUSE: Duration = Duration::from_millis(250);
 
+/// How long anybody waits for who has said that it is soon done: it may have a large tree to remove.
+const BRIEF_WAIT: Duration = Duration::from_secs(600);
+
 /// How a bucket is opened.
 #[derive(Debug, Clone)]
 pub struct OpenOptions {
@@ -262,18 +265,21 @@ impl Bucket {
     }
 
     async fn lease_after(&self, job: &str, term: Duration, brief: bool, patient: bool) -> Result<Lease> {
-        let deadline = Instant::now() + LEASE_WAIT;
+        let since = Instant::now();
         loop {
-            match Lease::take(&self.catalog, job, term, brief, self.locked.as_deref()).await {
-                Err(error)
-                    if error.kind() == Kind::Held
-                        && Instant::now() < deadline
-                        && (patient || Lease::is_soon_free(&self.catalog).await?) =>
-                {
-                    tokio::time::sleep(LEASE_PAUSE).await;
-                }
-                outcome => return outcome,
+            let taken = Lease::take(&self.catalog, job, term, brief, self.locked.as_deref()).await;
+            let Some(error) = taken.as_ref().err().filter(|error| error.kind() == Kind::Held) else { return taken };
+            let wait = match Lease::is_brief(&self.catalog).await? {
+                Some(true) => BRIEF_WAIT,
+                Some(false) if !patient => return taken,
+                // Given back, or taken and not yet said by whom.
+                _ => LEASE_WAIT,
+            };
+            if since.elapsed() >= wait {
+                return taken;
             }
+            tracing::debug!("waiting for the lease: {error}");
+            tokio::time::sleep(LEASE_PAUSE).await;
         }
     }
 

@@ -146,7 +146,9 @@ impl Run {
     }
 
     pub(crate) async fn lease(&self) -> Result<Arc<Lease>> {
-        self.target.lease(&self.report.job, self.bounds.lease_term).await.map(Arc::new)
+        let lease = self.target.lease(&self.report.job, self.bounds.lease_term);
+        let lease = self.cancel.run_until_cancelled(lease).await.unwrap_or_else(|| Err(stopped()));
+        lease.map(Arc::new)
     }
 
     pub(crate) fn job(&self, name: &Name) -> Job {

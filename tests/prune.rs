@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use harness::model::{Content, assert_equal};
+use harness::ozone::{self, Layout};
 use harness::s3::{Bucket, Server};
 use harness::{Lab, tree};
 use jiff::tz::TimeZone;
@@ -260,4 +261,35 @@ fn killed_on_a_server() {
             assert!(bucket.content().0.keys().all(|key| !key.starts_with(b".snapferry/going/")));
         }
     }
+}
+
+/// On both sides of Ozone the store's own snapshots go, and those that are left read as before.
+#[test]
+fn snapshots_of_ozone_go() {
+    let Some((primary, dr)) = ozone::sites() else { return };
+    let lab = Lab::new();
+    let (source, target) =
+        (primary.bucket("prune-source", Layout::Fso), dr.bucket("prune-target", Layout::Fso).linked());
+    let mut before = Content::default();
+    for number in 1..=NIGHTS {
+        let mut after = before.clone();
+        after.0.insert(b"dir/changes".to_vec(), format!("in night {number}").into());
+        after.0.insert(format!("dir/of-{number}").into_bytes(), format!("of {number}").into());
+        source.change(&before, &after);
+        lab.sync(source.url(), target.url(), &night(number), &[]).sealed();
+        before = after;
+    }
+    let kept: Vec<String> = (NIGHTS - KEEP + 1..=NIGHTS).map(night).collect();
+    for (bucket, side) in [(&source, Side::Source), (&target, Side::Target)] {
+        let done = pruned(&bucket.url(), side, KEEP, &lab.path(""));
+        assert_eq!((done.removed.len(), &done.put_off), (NIGHTS - KEEP, &None), "{done}");
+        let mut left = bucket.snapshots();
+        left.sort();
+        assert_eq!(left, kept, "{side}");
+    }
+    for name in &kept {
+        ozone::assert_same_snapshot(&source, &target, name);
+    }
+    let outcome = lab.sync(source.url(), target.url(), "after", &[]).sealed();
+    assert_eq!((outcome.text("base"), outcome.count("objects_copied")), (&*night(NIGHTS), 0));
 }

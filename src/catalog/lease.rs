@@ -146,10 +146,10 @@ impl Lease {
         Ok(found.and_then(|(state, _)| state.unfinished))
     }
 
-    /// True when it is free, or whoever holds it is soon done.
-    pub async fn is_soon_free(catalog: &Catalog) -> Result<bool> {
+    /// Whether who holds it has said to be soon done; none where nobody holds it.
+    pub async fn is_brief(catalog: &Catalog) -> Result<Option<bool>> {
         let found = read(&**catalog.store(), &catalog.key("lease.json")).await?;
-        Ok(found.and_then(|(state, _)| state.holder).is_none_or(|holder| holder.brief))
+        Ok(found.and_then(|(state, _)| state.holder).map(|holder| holder.brief))
     }
 
     /// The job that was left half-way when the lease was taken.

@@ -180,6 +180,7 @@ pub fn decide(candidates: &[Candidate], rules: &Rules, now: Timestamp, zone: &Ti
     sorted.sort_by(|a, b| (b.taken, b.sequence, &b.name).cmp(&(a.taken, a.sequence, &a.name)));
     let newest = sorted.iter().filter(|one| one.sealed).max_by_key(|one| (one.sequence, one.taken, &one.name));
     let newest = newest.map(|newest| (newest.sequence, newest.taken, &newest.name));
+    let latest = sorted.iter().find(|one| one.sealed).map(|latest| &latest.name);
     let kept = kept_by_rules(&sorted, rules, zone);
     // Where the calendar does not reach so far back, nothing is older.
     let oldest = rules.ttl.map(|ttl| (format!("{ttl:#}"), now.to_zoned(zone.clone()).checked_sub(ttl)));
@@ -197,7 +198,8 @@ pub fn decide(candidates: &[Candidate], rules: &Rules, now: Timestamp, zone: &Ti
             reasons.push(Reason::Base);
         }
         let at = (one.sequence, one.taken, &one.name);
-        if newest == Some(at) {
+        // Where clocks and sequence numbers disagree, either may be what the next sync builds on.
+        if newest == Some(at) || latest == Some(&one.name) {
             reasons.push(Reason::NewestSealed);
         }
         if !one.sealed && newest.is_none_or(|newest| at > newest || one.taken > newest.1) {

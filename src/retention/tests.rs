@@ -105,7 +105,8 @@ fn is_safe(one: &Candidate, all: &[Candidate]) -> bool {
     let under_way = newest.is_none_or(|newest| {
         one.taken > newest.taken || (one.sequence, one.taken, &one.name) > (newest.sequence, newest.taken, &newest.name)
     });
-    !one.ours || one.held || one.base || newest.is_some_and(|newest| newest == one) || (!one.sealed && under_way)
+    let latest = all.iter().filter(|one| one.sealed).max_by_key(|one| (one.taken, one.sequence, one.name.clone()));
+    !one.ours || one.held || one.base || [newest, latest].contains(&Some(one)) || (!one.sealed && under_way)
 }
 
 fn kept(verdicts: &[Verdict]) -> BTreeSet<Name> {
@@ -164,7 +165,10 @@ proptest! {
             prop_assert!(!(gone.contains(&one.name) && (one.base || one.held || !one.ours)), "{one:?}");
         }
         let newest = all.iter().filter(|one| one.sealed).max_by_key(|one| (one.sequence, one.taken, &one.name));
-        prop_assert!(newest.is_none_or(|newest| !gone.contains(&newest.name)));
+        let latest = all.iter().filter(|one| one.sealed).max_by_key(|one| (one.taken, one.sequence, &one.name));
+        for newest in [newest, latest].into_iter().flatten() {
+            prop_assert!(!gone.contains(&newest.name));
+        }
     }
 
     #[test]
