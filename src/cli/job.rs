@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::job::{Cancel, Job, Jobs, Line, Shown, State};
 use crate::process::Process;
 use crate::report::Bytes;
+use crate::table::Table;
 
 /// How often a log that is followed is looked at.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -69,18 +70,9 @@ impl fmt::Display for Listed {
         if self.jobs.is_empty() {
             return f.write_str("no jobs");
         }
-        let rows: Vec<[String; 7]> = self.jobs.iter().map(row).collect();
-        let head = ["JOB", "STATE", "KIND", "POLICY", "SNAPSHOT", "TOOK", "COPIED"].map(String::from);
-        let rows: Vec<_> = std::iter::once(&head).chain(&rows).collect();
-        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-        let widths: [usize; 7] = std::array::from_fn(width);
-        for (number, row) in rows.iter().enumerate() {
-            let [id, state, kind, policy, snapshot, took, copied] = row;
-            let [a, b, c, d, e, g, h] = widths;
-            let end = if number == 0 { "" } else { "\n" };
-            write!(f, "{end}{id:a$}  {state:b$}  {kind:c$}  {policy:d$}  {snapshot:e$}  {took:>g$}  {copied:>h$}")?;
-        }
-        Ok(())
+        let mut table = Table::new(["JOB", "STATE", "KIND", "POLICY", "SNAPSHOT", "TOOK", "COPIED"]).right(5).right(6);
+        self.jobs.iter().for_each(|shown| table.row(row(shown)));
+        table.fmt(f)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::run::{MaxDelete, OnDrift};
 use crate::schedule::Schedule;
 use crate::snapshot::Pattern;
 use crate::snapshot::clone::CloneMode;
-use crate::transfer::{Limits, Timetable};
+use crate::transfer::{Limits, Period, Timetable};
 use crate::units;
 
 /// Scheduled times whose names are compared.
@@ -206,13 +206,31 @@ fn limits(table: &mut Table<'_, '_>, settings: &mut Settings) {
         limits.memory_bytes = Limits::within(memory.0).memory_bytes;
     }
     set(&mut limits.concurrency, table.number("concurrency", 1..65_536).map(|number| number as usize));
-    let constant = |text: &str| text.parse::<units::Size>().map(|rate| Timetable::constant(rate.0));
-    set(&mut limits.bandwidth, table.text("bandwidth", constant));
+    let zone = settings.zone.clone();
+    set(&mut limits.bandwidth, table.read("bandwidth", |value| timetable(value, zone)));
     set(&mut limits.strict, table.flag("strict"));
     let delta = [("auto", Delta::Auto), ("always", Delta::Always), ("never", Delta::Never)];
     set(&mut limits.delta, table.text("delta", |text| one_of(text, &delta)));
     set(&mut limits.learn_target, table.flag("learn_target"));
     set(&mut limits.block_bytes, table.text("block_size", |text| units::block_size(text).map(|size| size.0)));
+}
+
+/// One rate, or a list of periods of a day such as `08:00-18:00 mon-fri 50MB`, and of one rate for all other times.
+fn timetable(value: Value<'_, '_>, zone: TimeZone) -> Result<Timetable, String> {
+    let rate = |text: &str| text.parse::<units::Size>().map(|rate| rate.0);
+    if !value.is_list() {
+        return value.text().and_then(rate).map(Timetable::constant);
+    }
+    let (mut periods, mut otherwise) = (Vec::new(), None);
+    for item in value.list() {
+        let text = item.text()?;
+        if text.contains('-') {
+            periods.push(text.parse::<Period>()?);
+        } else if otherwise.replace(rate(text)?).is_some() {
+            return Err(format!("`{text}` is a second rate for all other times"));
+        }
+    }
+    Ok(Timetable::new(zone, periods, otherwise))
 }
 
 fn max_delete(value: Value<'_, '_>) -> Result<MaxDelete, String> {

@@ -69,6 +69,7 @@ fn everything_that_can_be_said() {
         verify = "read"
         memory = "512MiB"
         concurrency = 16
+        bandwidth = ["08:00-18:00 mon-fri 50MB", "1GB"]
         retention = { daily = 7, source = { keep_last = 2, daily = 3 } }
 
         [[policy.nightly.hook]]
@@ -97,6 +98,11 @@ fn everything_that_can_be_said() {
     assert_eq!(photos.settings.keep_target.keep_last, None);
     assert!(photos.settings.keep_target.ttl.is_some());
     assert_eq!(photos.settings.max_delete, MaxDelete::Percent(10.0));
+    let rate = |moment: &str| photos.settings.limits.bandwidth.rate_at(moment.parse().unwrap());
+    assert_eq!(
+        (rate("2026-11-20T12:00:00+01:00"), rate("2026-11-21T12:00:00+01:00")),
+        (Some(50_000_000), Some(1_000_000_000))
+    );
     assert_eq!(photos.settings.hooks.len(), 2);
     assert_eq!(photos.settings.hooks[0].on, [On::Failure]);
     assert!(!format!("{:?}", photos.settings.hooks).contains("T0K3N"));
@@ -163,6 +169,8 @@ fn broken_files_say_what_is_wrong_and_where() {
         (with("max_delete = \"101%\""), &["line 4: policy.a.max_delete: `101%` is no limit"]),
         (with("on_drift = \"ignore\""), &["line 4: policy.a.on_drift: `ignore` is not one of refuse, repair"]),
         (with("bandwidth = \"fast\""), &["line 4: policy.a.bandwidth: `fast` is no"]),
+        (with("bandwidth = [\"08:00-25:00 50MB\"]"), &["line 4: policy.a.bandwidth:", "25:00"]),
+        (with("bandwidth = [\"1MB\", \"2MB\"]"), &["line 4: policy.a.bandwidth: `2MB` is a second rate"]),
         (with("buckets = [\"x\"]"), &["line 2: policy.a.source: has no {bucket} in it", "line 3: policy.a.target"]),
         (
             "[policy.a]\nsource = \"/srv/{bucket}\"\ntarget = \"/dr/{bucket}\"".into(),
