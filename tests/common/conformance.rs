@@ -434,12 +434,13 @@ pub(crate) async fn versions(store: &Shared) {
 
     // More than two pages, many of one key among them, and deleted in whole batches.
     for chunk in (0..MANY).collect::<Vec<_>>().chunks(WIDTH) {
-        let keys: Vec<Key> = chunk.iter().map(|i| Key::from(format!("old/many/{:04}", i / 3 % 400))).collect();
+        // Not two of one key at once: what a server makes of that is not what is tried here.
+        let keys: Vec<Key> = chunk.iter().map(|i| Key::from(format!("old/many/{:04}", i % 700))).collect();
         futures::future::join_all(keys.iter().map(|key| put(store, key, b"many"))).await;
     }
     let many = versions_under(store, "old/").await;
     assert_eq!(many.len(), MANY + 2);
-    assert_eq!(many.iter().filter(|one| one.2).count(), 402);
+    assert_eq!(many.iter().filter(|one| one.2).count(), 702);
     let doomed: Vec<_> = many.iter().map(|one| (one.0.clone(), one.1.clone())).collect();
     for batch in doomed.chunks(store.capabilities().delete_batch_max) {
         store.delete_versions(batch).await.unwrap();
