@@ -13,7 +13,7 @@ use super::Policy;
 use crate::bucket::{Bucket, OpenOptions};
 use crate::catalog::{Catalog, Ledger, Record};
 use crate::clock::Clock;
-use crate::error::{Error, Result, Side};
+use crate::error::{Error, Kind, Result, Side};
 use crate::hook::{Event, On, tell};
 use crate::job::{Job, Jobs, Kind as JobKind, new_id, recorded};
 use crate::pair::{Pair, Sides, folder};
@@ -233,6 +233,8 @@ impl Ran {
     fn event(&self, policy: &Policy, now: Timestamp, error: Option<&Error>) -> Option<Event> {
         let name = self.report.snapshot.as_ref().map_or("", Name::as_str);
         let (on, message) = match (error, self.missing.as_slice()) {
+            // Who has the target has it in hand; if it takes too long, the copy goes stale, and that is told.
+            (Some(error), _) if error.kind() == Kind::Held => return None,
             (Some(error), _) => (On::Failure, error.to_string()),
             (None, [_, ..]) => (On::Partial, format!("sealed {name}, but: {}", self.missing.join("; "))),
             // Whoever sealed it has told.
