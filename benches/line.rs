@@ -50,6 +50,7 @@ fn planning(c: &mut Criterion) {
             let options = Options {
                 target: &capabilities,
                 accepts: &|_| Ok(()),
+                leaves: &|_| false,
                 run: Circumstances::default(),
                 trees: &trees,
                 folder: folder.path(),

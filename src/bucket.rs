@@ -12,6 +12,7 @@ use crate::blocking::blocking;
 use crate::catalog::{Catalog, FORMAT, Job, Lease, Record};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
+use crate::key::{Key, SNAPSHOTS};
 use crate::manifest::Manifest;
 use crate::merge::Entries;
 use crate::pair::real_path;
@@ -304,6 +305,7 @@ impl Bucket {
                 let record = known.remove(&name);
                 records.push(record.unwrap_or_else(|| unseen(&name, found.created_ms)));
             }
+            records.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| b.name.cmp(&a.name)));
         }
         Ok(records)
     }
@@ -384,6 +386,29 @@ impl Bucket {
             Some(job) => Err(unfinished(&job).at(self.address())),
             None => Ok(()),
         }
+    }
+
+    /// As [`Self::create_snapshot`] of the bucket as it is, for who holds its lease.
+    pub(crate) async fn create_held(&self, name: &Name) -> Result<()> {
+        match &self.native {
+            Some(native) => native.provider.create(name, None).await.map(drop),
+            None => self.take_under_lease(name, None).await.map(drop),
+        }
+    }
+
+    /// Where a snapshot can be read by a path, or `key` in it, where that can be done: in a directory, and in Ozone by its own
+    /// clients.
+    pub fn path_of(&self, record: &Record, key: Option<&Key>) -> Option<String> {
+        let root = match (record.kind, &self.directory) {
+            (SnapshotKind::Clone, Some(directory)) => directory.display().to_string(),
+            (SnapshotKind::Native, _) => {
+                let place = self.address().split('?').next()?;
+                format!("ofs://{}", place.split_once("://")?.1.trim_end_matches('/'))
+            }
+            _ => return None,
+        };
+        let key = key.map(|key| format!("/{key}")).unwrap_or_default();
+        Some(format!("{root}/{SNAPSHOTS}{}{key}", record.name))
     }
 
     /// Takes a snapshot, replacing the record of one of the same name. Holds the lease meanwhile: a bucket that a job

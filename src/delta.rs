@@ -104,8 +104,8 @@ impl Policy {
         if source.size <= self.whole_bytes_max {
             return Err(Whole::Small);
         }
-        // Only what was recorded has an origin or a digest: all else on the target is somebody else's.
-        let Some(base) = base.filter(|base| base.digest.is_some() || base.origin.is_some()) else {
+        // Only what was recorded has an origin or a digest: all else on the target is somebody else's, and has to be read.
+        let Some(base) = base.filter(|base| base.digest.is_some() || base.origin.is_some() || self.learn_target) else {
             return Err(Whole::NoBase);
         };
         if !target.copy_ranges {

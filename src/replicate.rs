@@ -10,21 +10,15 @@ use tokio_util::sync::CancellationToken;
 use crate::blocking::blocking;
 use crate::bucket::Bucket;
 use crate::catalog::{Catalog, FORMAT, Job, Lease, Receipt, ReceiptTotals, Record, write_manifest};
-use crate::delta::Policy;
 use crate::error::{Error, Kind, Result, Side};
 use crate::journal::Memory;
 use crate::manifest::Manifest;
-use crate::plan::{Method, Plan};
 use crate::progress::{Level, Phase, Progress};
 use crate::report::{Report, State};
 use crate::run::{Base, Bounds, Origin, Run, Unfinished, stopped};
 use crate::seal::seal;
 use crate::snapshot::{Name, SnapshotKind};
-use crate::store::Capabilities;
 use crate::verify::read_back;
-
-/// Steps of a plan that are printed one by one.
-const STEPS_MAX: usize = 10_000;
 
 /// How the result is proved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -255,7 +249,7 @@ impl Replication {
         }
         self.run.report.diff = Some(if derived.is_some() { "native" } else { "listing" });
         if let Some(snapshot) = derived {
-            return Ok(Origin { keys: None, name: name.clone(), snapshot: Some(snapshot), derived: true });
+            return Ok(Origin { name: name.clone(), snapshot: Some(snapshot), derived: true });
         }
         self.listed_snapshot(name).await
     }
@@ -263,7 +257,7 @@ impl Replication {
     async fn listed_snapshot(&self, name: &Name) -> Result<Origin> {
         let found = self.run.source.existing(name).await?;
         let manifest = found.catalog.manifest(name).await?;
-        Ok(Origin { keys: None, name: name.clone(), snapshot: Some((found, manifest)), derived: false })
+        Ok(Origin { name: name.clone(), snapshot: Some((found, manifest)), derived: false })
     }
 
     /// The snapshot of this name, taken now if there is none.
@@ -317,7 +311,7 @@ impl Replication {
             .hint("remove them, or run without --strict to have them counted and left out"));
         }
         let manifest = snapshot.catalog.manifest(name).await?;
-        Ok(Origin { keys: None, name: name.clone(), snapshot: Some((snapshot, manifest)), derived: false })
+        Ok(Origin { name: name.clone(), snapshot: Some((snapshot, manifest)), derived: false })
     }
 
     /// The target's newest sealed snapshot, of this source if there is one.
@@ -342,22 +336,11 @@ impl Replication {
             }
             None => None,
         };
-        let from = Origin { keys: None, name: name.clone(), snapshot, derived: false };
+        let from = Origin { name: name.clone(), snapshot, derived: false };
         let base = self.base().await.map_err(|error| error.on(Side::Target))?;
         let plan = Box::pin(self.run.plan(&from, base.as_ref(), None, &mut Memory::default())).await?;
         self.run.guard(&plan)?;
-        self.run.report.bytes_reused = plan.totals.bytes_reused;
-        let (policy, target) = (self.run.bounds.limits.policy(), self.run.target.store().capabilities());
-        let read =
-            plan.landings.iter()?.filter(|landing| landing.as_ref().map_or(true, |one| one.method == Method::Read));
-        let least =
-            read.map(|landing| landing.map(|one| policy.least_bytes(&one.source, one.replaces.as_ref(), target)));
-        self.run.report.bytes_planned_delta = Some(least.sum::<Result<u64>>()?);
-        if self.request.steps {
-            self.run.report.steps = steps(&plan, &policy, target)?;
-        }
-        self.run.report.state = State::Planned;
-        Ok(())
+        self.run.rehearsed(&plan, self.request.steps)
     }
 
     async fn read_back(&mut self, manifest: &Manifest) -> Result<()> {
@@ -450,42 +433,6 @@ impl Replication {
 /// Where nothing keeps the content, a snapshot that nobody has sealed is best taken anew.
 fn is_passing(record: &Record) -> bool {
     record.kind == SnapshotKind::Guarded && !record.is_sealed()
-}
-
-/// The plan's steps for people.
-fn steps(plan: &Plan, policy: &Policy, target: &Capabilities) -> Result<Vec<String>> {
-    // Where directories go as a whole, what is moved aside is gone with all in it.
-    let trees = target.trees;
-    let mut steps: Vec<String> = plan.trees.iter().take(STEPS_MAX).map(ToString::to_string).collect();
-    let mut total = plan.trees.iter().len() as u64 + plan.landings.len() + plan.deletes.len() + plan.directories.len();
-    for clear in
-        plan.clears.iter()?.filter(|clear| trees && clear.as_ref().map_or(true, |clear| clear.key.is_directory()))
-    {
-        let key = clear?.key;
-        total += 1;
-        if steps.len() < STEPS_MAX {
-            steps.push(format!("remove   {key}"));
-        }
-    }
-    for landing in plan.landings.iter()?.take(STEPS_MAX) {
-        let landing = landing?;
-        let base = landing.replaces.as_ref().filter(|_| landing.method == Method::Read && !landing.compare);
-        steps.push(match base.map(|base| policy.foreseen(&landing.source, Some(base), target)) {
-            Some(Ok(basis)) => format!("{landing} (only what changed, {basis})"),
-            Some(Err(why)) => format!("{landing} (whole: {why})"),
-            None => landing.to_string(),
-        });
-    }
-    for directory in plan.directories.iter()?.take(STEPS_MAX) {
-        steps.push(format!("mkdir    {}", directory?.key));
-    }
-    for key in plan.deletes.iter()?.take(STEPS_MAX) {
-        steps.push(format!("delete   {}", key?));
-    }
-    if total > steps.len() as u64 {
-        steps.push(format!("… and {} more", total - steps.len() as u64));
-    }
-    Ok(steps)
 }
 
 #[cfg(test)]

@@ -87,6 +87,13 @@ pub struct Report {
     pub bytes: u64,
     /// The sealed snapshot was there before the run.
     pub already_sealed: bool,
+    /// Of a restore in place: the snapshot of what was there before.
+    pub safety_snapshot: Option<Name>,
+    /// Where the snapshot that is restored can be read without restoring it, where that can be done.
+    pub path: Option<String>,
+    /// The command that undoes a restore in place.
+    #[serde(skip)]
+    pub way_back: Option<String>,
     /// The plan's steps, where they were asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<String>,
@@ -127,6 +134,9 @@ impl Report {
             objects: 0,
             bytes: 0,
             already_sealed: false,
+            safety_snapshot: None,
+            path: None,
+            way_back: None,
             steps: Vec::new(),
             elapsed_ms: 0,
         }
@@ -150,6 +160,7 @@ impl fmt::Display for Report {
             State::Failed => write!(f, "failed {name}")?,
         }
         match &self.base {
+            None if self.state == State::Restored => writeln!(f)?,
             Some(base) => writeln!(f, " from {base}")?,
             None => writeln!(f, " in full")?,
         }
@@ -186,6 +197,12 @@ impl fmt::Display for Report {
         }
         if let Some(verified) = self.verified {
             write!(f, "\n  proved by {verified}: {} objects, {}", self.objects, Bytes(self.bytes))?;
+        }
+        if let Some(path) = &self.path {
+            write!(f, "\n  to be read at {path}")?;
+        }
+        if let (Some(snapshot), Some(way_back)) = (&self.safety_snapshot, &self.way_back) {
+            write!(f, "\n  what was there before is {snapshot}; to go back: {way_back}")?;
         }
         write!(f, "\n  took {:.1} s", self.elapsed_ms as f64 / 1000.0)
     }

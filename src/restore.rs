@@ -1,19 +1,22 @@
-//! The way back: a snapshot, or some keys of it, into a new place, proved.
+//! The way back: a snapshot, or some keys of it, proved: into a new place, or in place over what is there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::bucket::Bucket;
-use crate::catalog::{Job, Lease};
+use crate::catalog::{Job, Lease, Restore};
 use crate::error::{Error, Kind, Result, Side};
 use crate::key::{Key, RESERVED};
+use crate::manifest::Entry;
+use crate::plan::Plan;
 use crate::progress::{Phase, Progress};
 use crate::report::{Report, State};
-use crate::run::{Bounds, Origin, Run, stopped};
-use crate::snapshot::Name;
+use crate::run::{Bounds, InPlace, Known, Origin, Run, Unfinished, stopped};
+use crate::selection::Selection;
+use crate::snapshot::{Name, SnapshotKind};
 use crate::store::{ListOptions, remove_all};
 
 /// What is to be restored.
@@ -21,8 +24,10 @@ use crate::store::{ListOptions, remove_all};
 pub struct Request {
     /// The snapshot.
     pub snapshot: Name,
-    /// Only keys that match one of these globs; all if there are none.
-    pub keys: Vec<String>,
+    /// Which keys of it.
+    pub selection: Selection,
+    /// How, where the target has content that becomes as the snapshot says. None: the target is a new place.
+    pub in_place: Option<Manner>,
     /// The job's name, of [`crate::job::new_id`].
     pub job: String,
     /// The moment of the run.
@@ -31,7 +36,23 @@ pub struct Request {
     pub bounds: Bounds,
 }
 
-/// Restores a snapshot of `bucket` to `to`, which must be empty, or hold what an earlier try of the same restore left.
+/// How a restore goes about in place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manner {
+    /// What the target is called in the command that undoes it.
+    pub target: String,
+    /// Take a snapshot of what is there first.
+    pub safety_snapshot: bool,
+    /// Restore once more what was restored already.
+    pub again: bool,
+    /// Only plan.
+    pub dry_run: bool,
+    /// Name the plan's steps.
+    pub steps: bool,
+}
+
+/// Restores a snapshot of `bucket` to `to`. Unless it is to happen in place, that must be empty, or hold what an earlier
+/// try of the same restore left.
 pub async fn restore(
     bucket: Bucket,
     to: Bucket,
@@ -41,15 +62,27 @@ pub async fn restore(
 ) -> (Report, Result<()>) {
     let mut run = Run::new(bucket, to, request.bounds.clone(), progress, cancel, request.job.clone());
     run.report.snapshot = Some(request.snapshot.clone());
-    let outcome = under_way(&mut run, &request).await;
+    run.selection = request.selection.clone();
+    let outcome = match &request.in_place {
+        Some(manner) => in_place(&mut run, &request, manner).await,
+        None => to_new_place(&mut run, &request).await,
+    };
     (run.conclude(&outcome), outcome)
 }
 
-async fn under_way(run: &mut Run, request: &Request) -> Result<()> {
+async fn origin(run: &mut Run, request: &Request) -> Result<Origin> {
+    let name = &request.snapshot;
+    let found = run.source.existing(name).await?;
+    run.report.path = run.source.path_of(&found.record, request.selection.only().as_ref());
+    let manifest = found.catalog.manifest(name).await?;
+    Ok(Origin { name: name.clone(), snapshot: Some((found, manifest)), derived: false })
+}
+
+async fn to_new_place(run: &mut Run, request: &Request) -> Result<()> {
     let origin = origin(run, request).await.map_err(|error| error.on(Side::Source))?;
     let lease = run.lease().await.map_err(|error| error.on(Side::Target))?;
     let cancel = run.cancel.clone();
-    let outcome = cancel.run_until_cancelled(under_lease(run, &origin, &lease)).await.unwrap_or_else(|| Err(stopped()));
+    let outcome = cancel.run_until_cancelled(fill(run, &origin, &lease)).await.unwrap_or_else(|| Err(stopped()));
     let begun = lease.unfinished().await.is_some();
     let released = lease.release(outcome.is_ok()).await.map_err(|error| error.on(Side::Target));
     drop(lease);
@@ -76,34 +109,17 @@ async fn tidy(target: &Bucket) -> Result<()> {
     if store.capabilities().directories { store.delete(&[folder]).await } else { Ok(()) }
 }
 
-async fn origin(run: &Run, request: &Request) -> Result<Origin> {
-    let name = &request.snapshot;
-    let found = run.source.existing(name).await?;
-    let manifest = found.catalog.manifest(name).await?;
-    let keys = (!request.keys.is_empty()).then(|| globs(&request.keys)).transpose()?;
-    Ok(Origin { name: name.clone(), snapshot: Some((found, manifest)), keys, derived: false })
-}
-
-/// `*` and `?` stay within one level, `**` does not.
-fn globs(patterns: &[String]) -> Result<GlobSet> {
-    let mut globs = GlobSetBuilder::new();
-    for pattern in patterns {
-        let glob = GlobBuilder::new(pattern).literal_separator(true).backslash_escape(true).build();
-        globs.add(glob.map_err(|error| Error::usage(format!("`{pattern}` is no glob")).caused_by(error))?);
-    }
-    globs.build().map_err(|error| Error::usage("the globs cannot be used together").caused_by(error))
-}
-
-async fn under_lease(run: &mut Run, origin: &Origin, lease: &Arc<Lease>) -> Result<()> {
+/// Brings a snapshot into a place that has nothing.
+async fn fill(run: &mut Run, origin: &Origin, lease: &Arc<Lease>) -> Result<()> {
     let unfinished = run.unfinished(lease).await?;
-    let ours = |job: &Job| job.snapshot == origin.name && job.source == run.source.address();
+    let ours =
+        |job: &Job| job.snapshot == origin.name && job.source == run.source.address() && !Restore::is_name(&job.id);
     if unfinished.as_ref().is_some_and(|unfinished| !ours(&unfinished.job)) {
         return Err(Error::new(Kind::Refused, "another job was left unfinished there")
             .on(Side::Target)
             .at(run.target.address())
             .hint("restore to another place"));
     }
-    run.progress.enter(Phase::Diffing);
     let mut memory = run.recall().await?;
     let plan = Box::pin(run.plan(origin, None, unfinished.as_ref(), &mut memory)).await?;
     if plan.totals.drift > 0 {
@@ -113,21 +129,196 @@ async fn under_lease(run: &mut Run, origin: &Origin, lease: &Arc<Lease>) -> Resu
         return Err(Error::new(Kind::Refused, format!("it is not empty: it holds {}{more}", named.join(", ")))
             .on(Side::Target)
             .at(run.target.address())
-            .hint("restore to a new or empty place"));
+            .hint("restore to a new or empty place, or over what is there with --in-place"));
     }
     run.guard(&plan)?;
-    if origin.keys.is_some() && plan.landings.is_empty() && plan.totals.unchanged == 0 {
-        return Err(Error::new(Kind::NotFound, "no key of the snapshot matches")
-            .on(Side::Source)
-            .hint("globs match whole keys: `dir/**` is all in dir, `**/name` is that name anywhere"));
-    }
+    check_chosen(run, &plan)?;
     lease.begin(run.job(&origin.name)).await.map_err(|error| error.on(Side::Target))?;
     run.progress.enter(Phase::Copying);
-    run.report.objects = plan.totals.created + plan.totals.modified + plan.totals.unchanged;
-    run.report.bytes = plan.totals.bytes_planned;
     Box::pin(run.transfer(origin, plan, lease, unfinished.as_ref(), memory)).await?;
+    prove(run, origin).await?;
+    run.forget()
+}
+
+async fn prove(run: &mut Run, origin: &Origin) -> Result<()> {
     run.progress.enter(Phase::Proving);
     Box::pin(run.prove(origin, None, false)).await?;
-    run.target.store().sync().await.map_err(|error| error.on(Side::Target))?;
+    run.target.store().sync().await.map_err(|error| error.on(Side::Target))
+}
+
+/// Refuses a choice that is of nothing.
+fn check_chosen(run: &Run, plan: &Plan) -> Result<()> {
+    let totals = &plan.totals;
+    let there =
+        totals.unchanged + totals.deleted + totals.directories_deleted + plan.directories.len() + plan.finish.len();
+    if run.selection.is_all() || !plan.landings.is_empty() || there > 0 {
+        return Ok(());
+    }
+    Err(Error::new(Kind::NotFound, "no key of the snapshot matches")
+        .on(Side::Source)
+        .hint("globs match whole keys: `dir/**` is all in dir, `**/name` is that name anywhere"))
+}
+
+/// Makes the target what the snapshot says.
+async fn in_place(run: &mut Run, request: &Request, manner: &Manner) -> Result<()> {
+    let origin = origin(run, request).await.map_err(|error| error.on(Side::Source))?;
+    check_keeps(&run.target, manner)?;
+    run.in_place = Some(known(run, &origin).await.map_err(|error| error.on(Side::Target))?);
+    if manner.dry_run {
+        let plan = Box::pin(run.plan(&origin, None, None, &mut Default::default())).await?;
+        run.guard(&plan)?;
+        check_chosen(run, &plan)?;
+        return run.rehearsed(&plan, manner.steps);
+    }
+    let lease = run.lease().await.map_err(|error| error.on(Side::Target))?;
+    let cancel = run.cancel.clone();
+    let work = Box::pin(replace(run, request, manner, &origin, &lease));
+    let outcome = cancel.run_until_cancelled(work).await.unwrap_or_else(|| Err(stopped()));
+    let released = lease.release(outcome.is_ok()).await.map_err(|error| error.on(Side::Target));
+    outcome.and(released)?;
+    run.report.state = State::Restored;
+    Ok(())
+}
+
+/// A snapshot that keeps nothing is no way back.
+fn check_keeps(target: &Bucket, manner: &Manner) -> Result<()> {
+    if !manner.safety_snapshot || target.provider().kind() != SnapshotKind::Guarded {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Refused,
+        "the bucket keeps no versions, so no snapshot can keep what is there before it is replaced",
+    )
+    .on(Side::Target)
+    .at(target.address())
+    .hint("switch versioning on, restore to a new place, or do without with --no-safety-snapshot"))
+}
+
+/// Where the target's content is known from: the snapshot that is restored, which may be of the target itself or of what it
+/// was then, and the target's own newest ones.
+async fn known(run: &Run, origin: &Origin) -> Result<InPlace> {
+    let (source, target) = (run.source.address(), run.target.address());
+    let own = source == target;
+    let (snapshot, manifest) = origin.taken()?;
+    let mut known = Vec::new();
+    if own || snapshot.record.sealed_from.as_deref() == Some(target) {
+        let view = if own { as_own } else { as_original };
+        known.push(Known { catalog: snapshot.catalog.clone(), manifest: manifest.clone(), view });
+    }
+    let catalog = run.target.catalog();
+    let newest = [catalog.newest(|record| record.is_sealed()).await?, catalog.newest(|_| true).await?];
+    for record in newest.into_iter().flatten() {
+        let view = match (own, record.sealed_from.as_deref()) {
+            (true, _) => as_own,
+            (_, Some(from)) if from == source => Some,
+            _ => as_foreign,
+        };
+        known.push(Known { catalog: catalog.clone(), manifest: catalog.manifest(&record.name).await?, view });
+    }
+    Ok(InPlace { own, known })
+}
+
+/// An entry of a bucket that is restored from itself.
+fn as_own(entry: Entry) -> Option<Entry> {
+    Some(Entry { origin: Some(entry.pin.clone()), ..entry })
+}
+
+/// What an entry of a sealed copy was copied from.
+fn as_original(mut entry: Entry) -> Option<Entry> {
+    let pin = entry.origin.take()?;
+    entry.origin = Some(std::mem::replace(&mut entry.pin, pin));
+    Some(entry)
+}
+
+/// An entry of a target that is restored from elsewhere: only content counts.
+fn as_foreign(entry: Entry) -> Option<Entry> {
+    Some(Entry { origin: None, ..entry })
+}
+
+/// The line of a restore in place.
+async fn replace(run: &mut Run, request: &Request, manner: &Manner, origin: &Origin, lease: &Arc<Lease>) -> Result<()> {
+    let unfinished = run.unfinished(lease).await?;
+    let mut marker = mark(run, request, manner, unfinished.as_ref()).await.map_err(|error| error.on(Side::Target))?;
+    let mut memory = run.recall().await?;
+    let plan = Box::pin(run.plan(origin, None, unfinished.as_ref(), &mut memory)).await?;
+    run.guard(&plan)?;
+    check_chosen(run, &plan)?;
+    let begun = async {
+        run.target.catalog().set_restore(&marker).await?;
+        lease.begin(Job { id: marker.name(), ..run.job(&origin.name) }).await?;
+        keep_what_is_there(run, manner, &mut marker).await
+    };
+    begun.await.map_err(|error| error.on(Side::Target))?;
+    tell_the_way_back(run, manner, &marker);
+    run.progress.enter(Phase::Copying);
+    Box::pin(run.transfer(origin, plan, lease, unfinished.as_ref(), memory)).await?;
+    prove(run, origin).await?;
+    marker.finished = Some(run.target.clock().now());
+    run.target.catalog().set_restore(&marker).await.map_err(|error| error.on(Side::Target))?;
     run.forget()
+}
+
+/// The marker of this restore: that of an earlier run that was stopped half-way, or a new one.
+async fn mark(run: &Run, request: &Request, manner: &Manner, unfinished: Option<&Unfinished>) -> Result<Restore> {
+    let source = run.source.address();
+    let marker = Restore::begin(source, &request.snapshot, &request.selection, &run.report.job, request.moment);
+    let found = run.target.catalog().restore(&marker.id).await?;
+    match (unfinished, found) {
+        (Some(unfinished), _) if unfinished.job.id != marker.name() => {
+            Err(left_by(&unfinished.job).at(run.target.address()))
+        }
+        (Some(_), Some(found)) => Ok(Restore { finished: None, ..found }),
+        (None, Some(Restore { finished: Some(finished), job, .. })) if !manner.again => Err(Error::new(
+            Kind::Refused,
+            format!("{} was restored there already: {job} finished it at {finished}", request.snapshot),
+        )
+        .at(run.target.address())
+        .hint("if it is to be restored once more, add --again")),
+        _ => {
+            let safety_snapshot = match manner.safety_snapshot {
+                true => Some(safety_name(&run.target, request.moment).await?),
+                false => None,
+            };
+            Ok(Restore { safety_snapshot, ..marker })
+        }
+    }
+}
+
+fn left_by(job: &Job) -> Error {
+    let Job { id, snapshot, source, .. } = job;
+    let what = if Restore::is_name(id) { "restore" } else { "sync" };
+    Error::new(Kind::Refused, format!("a {what} of {snapshot} from {source} was left unfinished there ({id})"))
+        .hint(format!("let that {what} run to its end first, or restore to a new place"))
+}
+
+/// The name of a snapshot of what is there before a restore that begins at this moment.
+async fn safety_name(target: &Bucket, mut moment: Timestamp) -> Result<Name> {
+    loop {
+        let name: Name = format!("before-restore-{}", moment.strftime("%Y-%m-%dT%H%M%SZ")).parse()?;
+        if target.record(&name).await?.is_none() {
+            return Ok(name);
+        }
+        moment = moment.checked_add(Duration::from_secs(1)).map_err(|_| Error::usage("the clock is at its end"))?;
+    }
+}
+
+/// Takes the safety snapshot, unless an earlier run of the same restore has: since then nothing but our own work was done.
+async fn keep_what_is_there(run: &Run, manner: &Manner, marker: &mut Restore) -> Result<()> {
+    let Some(name) = &marker.safety_snapshot else { return Ok(()) };
+    if run.target.record(name).await?.is_some() {
+        return Ok(());
+    }
+    if manner.safety_snapshot {
+        run.progress.enter(Phase::Snapshotting);
+        return run.target.create_held(name).await;
+    }
+    marker.safety_snapshot = None;
+    run.target.catalog().set_restore(marker).await
+}
+
+fn tell_the_way_back(run: &mut Run, manner: &Manner, marker: &Restore) {
+    let Some(name) = &marker.safety_snapshot else { return };
+    let target = &manner.target;
+    run.report.way_back = Some(format!("snapferry restore '{target}' --snapshot {name} --in-place --confirm {name}"));
+    run.report.safety_snapshot = Some(name.clone());
 }

@@ -1,12 +1,9 @@
 //! One run on a target: the steps that replication and restore share.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use globset::GlobSet;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -16,12 +13,15 @@ use crate::catalog::{Catalog, Job, Lease, Record, StoreSegments, manifest_writer
 use crate::error::{Error, Kind, Result, Side};
 use crate::journal::{Header, Journal, Memory};
 use crate::key::Key;
-use crate::manifest::{Entry, Manifest};
+use crate::manifest::{Entry, Kind as EntryKind, Manifest};
 use crate::merge::{Entries, merge_by_key};
-use crate::plan::{Circumstances, Inputs, Options, Plan, Streams, Trees, find_trees, plan, staged_trees};
+use crate::plan::{
+    Circumstances, Inputs, Options, Plan, SpoolWriter, Streams, Trees, find_trees, is_same_entry, plan, staged_trees,
+};
 use crate::process::boot;
 use crate::progress::{Phase, Progress};
 use crate::report::{Report, State};
+use crate::selection::Selection;
 use crate::snapshot::{Name, listed, sorted};
 use crate::store::ListOptions;
 use crate::transfer::{Limits, Setup, Transfer};
@@ -72,18 +72,36 @@ pub(crate) struct Run {
     pub(crate) progress: Arc<Progress>,
     pub(crate) cancel: CancellationToken,
     pub(crate) report: Report,
+    /// Which keys count.
+    pub(crate) selection: Selection,
+    /// Where the target is to become as it was.
+    pub(crate) in_place: Option<InPlace>,
     /// Directories that change their name with all in them, from the plan on.
     trees: Trees,
     started: Instant,
 }
 
-/// The source's snapshot, and which of its entries count.
+/// What is known of a target that is to become as it was.
+pub(crate) struct InPlace {
+    /// It is the bucket that has the snapshot.
+    pub(crate) own: bool,
+    /// What manifests say of its objects; of each the first counts that is still true.
+    pub(crate) known: Vec<Known>,
+}
+
+/// A manifest that says what the target has, or had.
+pub(crate) struct Known {
+    pub(crate) catalog: Catalog,
+    pub(crate) manifest: Manifest,
+    /// Its entries as the target's: with the pin that the target gives, and the source's as origin.
+    pub(crate) view: fn(Entry) -> Option<Entry>,
+}
+
+/// The source's snapshot.
 pub(crate) struct Origin {
     pub(crate) name: Name,
     /// None for a dry run of a snapshot that does not exist yet.
     pub(crate) snapshot: Option<(Snapshot, Manifest)>,
-    /// Only keys that match, where there is a choice.
-    pub(crate) keys: Option<GlobSet>,
     /// What is in the snapshot was made out from what the store said had changed: the proof lists it.
     pub(crate) derived: bool,
 }
@@ -116,7 +134,18 @@ impl Run {
         job: String,
     ) -> Self {
         let (report, started) = (Report::new(job), Instant::now());
-        Self { source, target, bounds, progress, cancel, report, trees: Trees::default(), started }
+        Self {
+            source,
+            target,
+            bounds,
+            progress,
+            cancel,
+            report,
+            selection: Selection::default(),
+            in_place: None,
+            trees: Trees::default(),
+            started,
+        }
     }
 
     /// The report, with the counters of how it ended.
@@ -153,6 +182,21 @@ impl Run {
 
     pub(crate) fn job(&self, name: &Name) -> Job {
         Job { id: self.report.job.clone(), snapshot: name.clone(), source: self.source.address().into(), boot: boot() }
+    }
+
+    /// What limits its transfer.
+    pub(crate) fn limits(&self) -> Limits {
+        let mut limits = self.bounds.limits.clone();
+        // What is there was somebody's once, and reading it costs less than bringing it.
+        limits.learn_target |= self.in_place.is_some();
+        limits
+    }
+
+    /// Says what on the target is left alone: what was not chosen and, where it is to become as it was, what no snapshot
+    /// holds.
+    fn leaves(&self) -> impl Fn(&Entry) -> bool + Send + Sync + 'static {
+        let (selection, in_place) = (self.selection.clone(), self.in_place.is_some());
+        move |there| !selection.is_match(&there.key) || (in_place && !there.is_content())
     }
 
     pub(crate) fn header(&self) -> Header {
@@ -195,15 +239,24 @@ impl Run {
             None => (self.target_entries().await.map_err(|error| error.on(Side::Target))?, Trees::default()),
         };
         self.trees = trees.clone();
-        let (base, landed, pending) = (self.base_entries(base), memory.landed()?, self.pending(from, unfinished));
+        let (actual, base) = match &self.in_place {
+            Some(in_place) => self.recognised(actual, in_place).await?,
+            None => (actual, self.base_entries(base)),
+        };
+        let (landed, pending) = (memory.landed()?, self.pending(from, unfinished));
         let inputs = Inputs { source, base, actual, landed, pending };
-        let run = Circumstances { resuming: unfinished.is_some() };
+        let run = Circumstances {
+            resuming: unfinished.is_some(),
+            in_place: self.in_place.is_some(),
+            own: self.in_place.as_ref().is_some_and(|in_place| in_place.own),
+        };
+        let leaves = self.leaves();
         let store = self.target.store().clone();
         let folder = self.bounds.folder.clone();
         self.progress.enter(Phase::Planning);
         let plan = blocking(move || {
             let (target, accepts) = (store.capabilities(), |key: &Key| store.accepts(key));
-            plan(inputs, &Options { target, accepts: &accepts, run, trees: &trees, folder: &folder })
+            plan(inputs, &Options { target, accepts: &accepts, leaves: &leaves, run, trees: &trees, folder: &folder })
         })
         .await?;
         let totals = &plan.totals;
@@ -281,15 +334,18 @@ impl Run {
         memory: Memory,
     ) -> Result<()> {
         let (snapshot, _) = from.taken()?;
-        let mut limits = self.bounds.limits.clone();
+        let mut limits = self.limits();
         // What was proved once is not to become something else.
         limits.strict |= snapshot.record.is_sealed();
-        let staged = self.target.store().capabilities().rename;
+        let staged = self.target.store().capabilities().rename || self.in_place.is_some();
         let stale = match unfinished {
             // Trees that wait there are the target's own content.
             None => !plan.trees.any_staged(),
             // Nothing vouches for what an earlier start of the machine left unsynced in a directory.
-            Some(unfinished) => !self.target.store().capabilities().trees && unfinished.job.boot != boot(),
+            Some(unfinished) => {
+                let target = self.target.store().capabilities();
+                target.rename && !target.trees && unfinished.job.boot != boot()
+            }
         };
         if staged && stale {
             let staging = Key::from(".snapferry/staging/");
@@ -341,11 +397,12 @@ impl Run {
             false => SETTLING_MS.iter(),
         };
         loop {
-            let (manifest, differences) = self.compare(from, base, keep).await?;
+            let (proved, differences) = self.compare(from, base, keep).await?;
             match (differences.into_result(), pauses.next()) {
                 (Ok(()), _) => {
                     self.report.verified = Some("listing");
-                    return Ok(manifest);
+                    (self.report.objects, self.report.bytes) = (proved.objects, proved.bytes);
+                    return Ok(proved.manifest);
                 }
                 (Err(error), None) => return Err(error.at(self.target.address())),
                 (Err(error), Some(pause)) => {
@@ -356,7 +413,7 @@ impl Run {
         }
     }
 
-    async fn compare(&self, from: &Origin, base: Option<&Base>, keep: bool) -> Result<(Manifest, Differences)> {
+    async fn compare(&self, from: &Origin, base: Option<&Base>, keep: bool) -> Result<(Proved, Differences)> {
         let (path, header, folder) = (self.journal_path(), self.header(), self.bounds.folder.clone());
         let mut memory = blocking(move || Memory::load(&path, &header, &folder)).await?;
         // Where listings have to be sorted, each is at its end before it is used.
@@ -369,22 +426,29 @@ impl Run {
         };
         let actual = async { self.target_entries().await.map_err(|error| error.on(Side::Target)) };
         let (source, actual) = tokio::try_join!(source, actual)?;
-        let base_entries = self.base_in_place(base).await?;
+        let (actual, base_entries) = match &self.in_place {
+            Some(in_place) => self.recognised(actual, in_place).await?,
+            None => (actual, self.base_in_place(base).await?),
+        };
         let evidence = Evidence { source, actual, landed: memory.landed()?, base: base_entries };
         let catalog = self.target.catalog().clone();
         let like = base.map(|base| base.manifest.clone());
         let directories = self.target.store().capabilities().directories;
+        let leaves = self.leaves();
         blocking(move || {
             let mut writer = keep.then(|| manifest_writer(&catalog, Handle::current(), like.as_ref()));
-            let differences = prove(evidence, directories, |entry| match &mut writer {
-                Some(writer) => writer.push(entry),
-                None => Ok(()),
+            let mut proved = Proved::default();
+            let differences = prove(evidence, directories, leaves, |entry| {
+                if entry.kind == EntryKind::Object {
+                    proved.objects += 1;
+                    proved.bytes += entry.size;
+                }
+                writer.as_mut().map_or(Ok(()), |writer| writer.push(entry))
             })?;
-            let manifest = match writer {
-                Some(writer) => writer.finish()?.0,
-                None => Manifest::default(),
-            };
-            Ok((manifest, differences))
+            if let Some(writer) = writer {
+                proved.manifest = writer.finish()?.0;
+            }
+            Ok((proved, differences))
         })
         .await
         .map_err(|error| error.on(Side::Target))
@@ -409,12 +473,30 @@ impl Run {
             Ok((_, [None, _])) => None,
             Err(error) => Some(Err(error)),
         });
-        match from.keys.clone() {
-            Some(keys) => Ok(Box::new(entries.filter(move |entry| {
-                entry.as_ref().map_or(true, |entry| keys.is_match(OsStr::from_bytes(entry.key.as_bytes())))
-            }))),
-            None => Ok(Box::new(entries)),
+        match self.selection.is_all() {
+            true => Ok(Box::new(entries)),
+            false => {
+                let selection = self.selection.clone();
+                Ok(Box::new(
+                    entries.filter(move |entry| entry.as_ref().map_or(true, |one| selection.is_match(&one.key))),
+                ))
+            }
         }
+    }
+
+    /// The target as it is, and of what is known of it that which is still true.
+    async fn recognised(
+        &self,
+        actual: Entries<'static>,
+        in_place: &InPlace,
+    ) -> Result<(Entries<'static>, Entries<'static>)> {
+        let views = in_place.known.iter().map(|Known { catalog, manifest, view }| {
+            let (entries, view) = (self.entries(catalog, manifest), *view);
+            Box::new(entries.filter_map(move |entry| entry.map(view).transpose())) as Entries<'static>
+        });
+        let (views, folder): (Vec<_>, _) = (views.collect(), self.bounds.folder.clone());
+        let outcome = blocking(move || recognise(actual, views, &folder)).await;
+        outcome.map_err(|error| error.on(Side::Target))
     }
 
     pub(crate) fn base_entries(&self, base: Option<&Base>) -> Entries<'static> {
@@ -524,6 +606,39 @@ impl Origin {
     pub(crate) fn taken(&self) -> Result<&(Snapshot, Manifest)> {
         self.snapshot.as_ref().ok_or_else(|| Error::internal("a dry run went too far"))
     }
+}
+
+/// What a proof has found.
+#[derive(Default)]
+struct Proved {
+    manifest: Manifest,
+    objects: u64,
+    bytes: u64,
+}
+
+/// A listing, and beside it what is known of its entries: of each the first view's that still is of that entry.
+fn recognise(
+    actual: Entries<'static>,
+    views: Vec<Entries<'static>>,
+    folder: &Path,
+) -> Result<(Entries<'static>, Entries<'static>)> {
+    let mut listed = SpoolWriter::new(folder)?;
+    for entry in actual {
+        listed.push(&entry?)?;
+    }
+    let listed = listed.finish()?;
+    let mut known: Entries<'static> = Box::new(std::iter::empty());
+    for view in views.into_iter().rev() {
+        let rows = merge_by_key([Box::new(listed.iter()?), view]);
+        let true_still = rows.filter_map(|row| match row {
+            Ok((_, [Some(actual), Some(known)])) if is_same_entry(&known, &actual) => Some(Ok(known)),
+            Ok(_) => None,
+            Err(error) => Some(Err(error)),
+        });
+        let rows = merge_by_key([Box::new(true_still), known]);
+        known = Box::new(rows.filter_map(|row| row.map(|(_, [a, b])| a.or(b)).transpose()));
+    }
+    Ok((Box::new(listed.iter()?), known))
 }
 
 /// Somebody asked the program to stop.

@@ -213,9 +213,27 @@ fn three_generations(layout: Layout) {
     assert_eq!(replica(all.content()), replica(target.content_of_snapshot("day-2")));
     assert!(all.content().keys().all(|key| !key.starts_with(b".snapferry/")), "something of ours was left");
     let one = primary.bucket("one", layout).linked();
-    lab.run(["restore", &target.url(), &one.url(), "--snapshot", "day-1", "--key", "leaves/file"]).exits(0);
+    let key = ["--key", "leaves/file"];
+    let outcome = lab.run([&["restore", &target.url(), &one.url(), "--snapshot", "day-1"], &key[..]].concat()).exits(0);
+    let path = outcome.text("path");
+    assert!(path.starts_with("ofs://") && path.ends_with("/.snapshot/day-1/leaves/file"), "{path}");
     let expected = Content([(b"leaves/file".to_vec(), days[0].1.0[&b"leaves/file"[..]].clone())].into());
     assert_holds(one.content(), &expected, "one object restored");
+
+    // In place, and back: by the target alone.
+    let there = replica(target.content());
+    let url = target.url();
+    let in_place = |name: &str| {
+        let arguments = ["restore", &url, "--snapshot", name, "--in-place", "--confirm", name, "--max-delete", "100%"];
+        lab.run(arguments)
+    };
+    let outcome = in_place("day-1").exits(0);
+    assert_holds(target.content(), &days[0].1, "in place");
+    let safety = outcome.text("safety_snapshot");
+    assert_eq!(replica(target.content_of_snapshot(safety)), there);
+    in_place("day-1").exits(3).says("--again");
+    in_place(safety).exits(0);
+    assert_eq!(replica(target.content()), there);
 }
 
 #[test]

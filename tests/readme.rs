@@ -78,6 +78,24 @@ fn the_tour_of_directories() {
 }
 
 #[test]
+fn the_way_back() {
+    let lab = Lab::new();
+    let tour = commands("## Five minutes with directories");
+    let tour = replace(tour, "cargo build --release && export PATH=\"$PWD/target/release:$PATH\"\n", "");
+    run(&lab, &replace(&tour, "/tmp/tour", lab.path("tour").to_str().unwrap()));
+    let back = format!("cd {}\n{}", lab.path("tour").display(), commands("## The way back"));
+    let printed = run(&lab, &back);
+    let tour = lab.path("tour");
+    assert_eq!(fs::read(tour.join("one-file/one")).unwrap(), b"one\n");
+    tree::assert_same(&tour.join("photos"), &tour.join("replica/.snapshot/tuesday"));
+    for promise in
+        ["replace  two", "to be read at", "to go back: snapferry restore 'photos' --snapshot before-restore-"]
+    {
+        assert!(printed.contains(promise), "nothing says `{promise}`:\n{printed}");
+    }
+}
+
+#[test]
 fn the_fields_of_the_report() {
     let lab = Lab::new();
     fs::create_dir(lab.path("source")).unwrap();

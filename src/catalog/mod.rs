@@ -9,6 +9,7 @@
 //!     snapshots/NAME/hold.json         keeps it from being pruned
 //!     going/NAME.json                  a snapshot that is being removed, with the segments that this takes
 //!     pending.json                     the list of the segments of what dead jobs may have landed
+//!     restores/ID.json                 a restore in place, begun or finished
 //!     uploads.json                     uploads under way
 //!     policies/POLICY.json             the snapshots that a policy made
 //!     lease.json                       who works on this bucket
@@ -17,6 +18,7 @@
 mod lease;
 mod ledger;
 mod record;
+mod restore;
 mod segments;
 
 use std::collections::HashSet;
@@ -29,6 +31,7 @@ use serde::de::DeserializeOwned;
 pub use lease::{Job, Lease, LeaseState};
 pub use ledger::Ledger;
 pub use record::{FORMAT, Hold, Mark, Receipt, ReceiptTotals, Record};
+pub use restore::Restore;
 pub use segments::{StoreSegments, manifest_writer, write_manifest};
 
 use crate::error::{Error, Kind, Result};
@@ -155,6 +158,16 @@ impl Catalog {
             [] => self.delete(key).await,
             marks => self.put(&key, &marks).await,
         }
+    }
+
+    /// What is known of a restore in place; none if there was none of this ID.
+    pub async fn restore(&self, id: &str) -> Result<Option<Restore>> {
+        self.get(&self.key(&format!("restores/{id}.json"))).await
+    }
+
+    /// Writes down a restore in place, as it is now.
+    pub async fn set_restore(&self, restore: &Restore) -> Result<()> {
+        self.put(&self.key(&format!("restores/{}.json", restore.id)), restore).await
     }
 
     /// The receipt of a sealed snapshot.

@@ -92,6 +92,7 @@ struct Shown {
     #[serde(flatten)]
     record: Record,
     sealed: bool,
+    state: &'static str,
     hold: Option<Hold>,
     #[serde(skip_serializing_if = "Option::is_none")]
     receipt: Option<Receipt>,
@@ -144,7 +145,7 @@ impl fmt::Display for List {
             let Record { name, created, objects, bytes, .. } = &shown.record;
             let created = created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
             let counted = shown.record.is_counted();
-            let state = if shown.sealed { "sealed" } else { "taken" };
+            let state = shown.state;
             let held = if shown.hold.is_some() { ", held" } else { "" };
             let objects = if counted { objects.to_string() } else { "-".into() };
             let size = if counted { Bytes(*bytes).to_string() } else { "-".into() };
@@ -170,14 +171,7 @@ impl fmt::Display for Done {
 pub(super) async fn run(command: Command, common: &Common, output: &Output) -> Result<()> {
     match command {
         Command::Create(arguments) => create(arguments, common, output).await,
-        Command::List(Which { bucket }) => {
-            let bucket = common.open(&bucket, CloneMode::Auto).await?;
-            let mut snapshots = Vec::new();
-            for record in bucket.records().await? {
-                snapshots.push(shown(&bucket, record, false).await?);
-            }
-            output.result(&List { snapshots }, None)
-        }
+        Command::List(Which { bucket }) => list(&bucket, common, output).await,
         Command::Show(Named { bucket, name }) => {
             let bucket = common.open(&bucket, CloneMode::Auto).await?;
             let record = bucket.existing(&name).await?.record;
@@ -197,6 +191,16 @@ pub(super) async fn run(command: Command, common: &Common, output: &Output) -> R
             output.result(&Done { snapshot: name, state: "released" }, None)
         }
     }
+}
+
+/// Lists a bucket's snapshots, which is what can be restored.
+pub(super) async fn list(bucket: &str, common: &Common, output: &Output) -> Result<()> {
+    let bucket = common.open(bucket, CloneMode::Auto).await?;
+    let mut snapshots = Vec::new();
+    for record in bucket.records().await? {
+        snapshots.push(shown(&bucket, record, false).await?);
+    }
+    output.result(&List { snapshots }, None)
 }
 
 async fn create(arguments: Create, common: &Common, output: &Output) -> Result<()> {
@@ -248,5 +252,6 @@ async fn delete(arguments: Delete, common: &Common, output: &Output) -> Result<(
 async fn shown(bucket: &Bucket, record: Record, with_receipt: bool) -> Result<Shown> {
     let hold = bucket.catalog().hold(&record.name).await?;
     let receipt = if with_receipt { bucket.catalog().receipt(&record.name).await? } else { None };
-    Ok(Shown { sealed: record.is_sealed(), record, hold, receipt })
+    let sealed = record.is_sealed();
+    Ok(Shown { sealed, state: if sealed { "sealed" } else { "taken" }, record, hold, receipt })
 }

@@ -23,6 +23,11 @@ pub struct Position {
 pub struct Circumstances {
     /// An earlier job stopped half-way: keys it was to change may be in any state between base and its snapshot.
     pub resuming: bool,
+    /// The target is to become as it was, whoever changed it since: nothing is drift, and nothing there is replaced
+    /// before all has landed.
+    pub in_place: bool,
+    /// The snapshot is one of the target itself: the versions that it lists can be copied there.
+    pub own: bool,
 }
 
 /// What has to happen to a key.

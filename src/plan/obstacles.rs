@@ -37,8 +37,7 @@ impl Obstacles {
                     Kind::Unrepresentable,
                     format!("the target has directories and cannot hold `{}` beside it", open.name),
                 )
-                .key(key)
-                .hint("rename one of the two at the source, or use an object store as the target"));
+                .key(key));
             }
             if open.wanted && present && !open.directory_cleared {
                 open.directory_cleared = true;

@@ -21,6 +21,9 @@ use crate::store::Capabilities;
 /// How many drifted or impossible keys are named one by one.
 const NAMED_MAX: usize = 20;
 
+/// The way out where something that is left alone is in the way of what is restored.
+const IN_THE_WAY: &str = "move what is in the way, or choose it, too, with --key or --prefix";
+
 /// Memory for sorting directories that go, in bytes.
 const SORT_MEMORY: usize = 4 << 20;
 
@@ -44,6 +47,8 @@ pub struct Options<'a> {
     pub target: &'a Capabilities,
     /// Says which keys the target cannot hold.
     pub accepts: &'a (dyn Fn(&Key) -> Result<()> + Send + Sync),
+    /// Says what on the target is left alone, whatever the snapshot says: it neither goes nor counts.
+    pub leaves: &'a (dyn Fn(&Entry) -> bool + Send + Sync),
     /// What is known of the whole run.
     pub run: Circumstances,
     /// Directories that change their name with all in them.
@@ -114,6 +119,9 @@ impl<'a> Survey<'a> {
     }
 
     fn pass(&mut self, key: &Key, position: Position) -> Result<()> {
+        if position.source.is_none() && position.actual.as_ref().is_some_and(self.options.leaves) {
+            return self.bystander(key);
+        }
         if position.source.is_some()
             && let Err(error) = (self.options.accepts)(key)
         {
@@ -137,9 +145,31 @@ impl<'a> Survey<'a> {
                     self.clears.push(&Clear { key })?;
                 }
             }
-            Err(error) => self.impossible(error),
+            Err(error) => self.in_the_way(error),
         }
         if key.is_directory() { self.directory(key, position) } else { self.object(position, true) }
+    }
+
+    /// Something on the target that stays: so does the directory that it is in, and nothing can come in its place.
+    fn bystander(&mut self, key: &Key) -> Result<()> {
+        if !self.options.target.directories {
+            return Ok(());
+        }
+        for closed in self.open.close_before(Some(key)) {
+            self.closed(closed)?;
+        }
+        if let Err(error) = self.obstacles.pass(key, true, true) {
+            self.in_the_way(error);
+        }
+        self.open.pass(true, true, false);
+        Ok(())
+    }
+
+    fn in_the_way(&mut self, error: Error) {
+        self.impossible(error.hint(match self.options.run.in_place {
+            true => IN_THE_WAY,
+            false => "rename one of the two at the source, or use an object store as the target",
+        }));
     }
 
     fn directory(&mut self, key: &Key, position: Position) -> Result<()> {
@@ -190,7 +220,10 @@ impl<'a> Survey<'a> {
     }
 
     fn object(&mut self, position: Position, in_directory: bool) -> Result<()> {
-        let judged = judge(&position, self.options.run);
+        let mut judged = judge(&position, self.options.run);
+        if judged.verdict == Verdict::Keep && self.has_another_time(&position) {
+            judged.verdict = Verdict::Reattribute;
+        }
         if let Some(how) = judged.drift
             && let Some(entry) = position.actual.as_ref().or(position.base.as_ref())
             && !(how == Drift::Added && self.is_in_our_hands(&entry.key))
@@ -224,6 +257,12 @@ impl<'a> Survey<'a> {
         self.changes.push(&Change { verdict: judged.verdict, source, target: judged.held.or(actual), landed, known })
     }
 
+    /// True when the content of a file that is to be as it was is there, with another modification time.
+    fn has_another_time(&self, position: &Position) -> bool {
+        let Position { source: Some(source), actual: Some(actual), .. } = position else { return false };
+        self.options.run.in_place && !same_time(source, actual, self.options.target)
+    }
+
     /// True when the key, which is on the target, is in a tree that changes its name. Ask in the order of the keys.
     fn is_renamed(&mut self, key: &Key) -> bool {
         self.places.seek(key).is_some_and(|(_, tree)| tree.from != tree.to && tree.base != tree.to)
@@ -243,6 +282,9 @@ impl<'a> Survey<'a> {
     }
 
     fn drifted(&mut self, drifted: Drifted) {
+        if self.options.run.in_place {
+            return;
+        }
         self.totals.drift += 1;
         if self.drift.len() < NAMED_MAX {
             self.drift.push(Drifted { key: self.options.trees.physical(&drifted.key), ..drifted });
@@ -267,7 +309,9 @@ impl<'a> Survey<'a> {
         let folder = self.options.folder;
         let changes = self.changes.finish()?;
         let target = self.options.target;
-        let mut renames = match self.comes && self.leaves && (target.copy || target.rename) {
+        let run = self.options.run;
+        let own = run.own && target.copy && target.versions;
+        let mut renames = match self.comes && self.leaves && !own && (target.copy || target.rename) {
             true => Renames::among(&changes, folder)?,
             false => Renames::none(),
         };
@@ -281,6 +325,8 @@ impl<'a> Survey<'a> {
         }
         let mut steps = Steps {
             target,
+            in_place: run.in_place,
+            own,
             trees: self.options.trees,
             gone: gone.iter()?.peekable(),
             within: None,
@@ -307,6 +353,11 @@ impl<'a> Survey<'a> {
     }
 }
 
+/// True unless both are files, and of different times.
+fn same_time(source: &Entry, there: &Entry, target: &Capabilities) -> bool {
+    !target.file_attributes || source.pin.file.is_none() || source.mtime_ns == there.mtime_ns
+}
+
 /// One error for all keys that the target cannot hold.
 fn impossible(mut errors: Vec<Error>, count: u64) -> Option<Error> {
     if errors.len() < 2 {
@@ -315,12 +366,14 @@ fn impossible(mut errors: Vec<Error>, count: u64) -> Option<Error> {
     let names: Vec<String> = errors.iter().map(ToString::to_string).collect();
     let more = count - names.len() as u64;
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    let otherwise = "rename them at the source, or use an object store as the target";
+    let way_out = if errors.iter().all(|error| error.way_out() == Some(IN_THE_WAY)) { IN_THE_WAY } else { otherwise };
     Some(
         Error::new(
             ErrorKind::Unrepresentable,
             format!("the target cannot hold {count} keys: {}{more}", names.join("; ")),
         )
-        .hint("rename them at the source, or use an object store as the target"),
+        .hint(way_out),
     )
 }
 
@@ -341,6 +394,9 @@ fn outermost(directories: Sorter, folder: &Path) -> Result<Spool<Key>> {
 /// The second pass: steps for each change.
 struct Steps<'a> {
     target: &'a Capabilities,
+    in_place: bool,
+    /// The target has the snapshot's content itself, as older versions.
+    own: bool,
     trees: &'a Trees,
     /// Directories that go as a whole.
     gone: Peekable<SpoolReader<Key>>,
@@ -361,7 +417,7 @@ impl Steps<'_> {
     }
 
     fn assign(&mut self, change: Change, renames: &mut Renames) -> Result<()> {
-        let Self { target, trees, .. } = *self;
+        let Self { target, in_place, own, trees, .. } = *self;
         let Change { verdict, source, target: there, landed, known } = change;
         let key = match source.as_ref().or(there.as_ref()) {
             Some(entry) => entry.key.clone(),
@@ -381,7 +437,10 @@ impl Steps<'_> {
             }
             return Ok(());
         };
+        let own = own && source.pin.version.is_some();
+        let verdict = if own && verdict == Verdict::Compare { Verdict::Replace } else { verdict };
         let from = match verdict {
+            Verdict::Create | Verdict::Replace if own => Some(source.clone()),
             Verdict::Reattribute if target.copy => there.clone(),
             Verdict::Create | Verdict::Replace => renamed.from,
             _ => None,
@@ -389,26 +448,31 @@ impl Steps<'_> {
         let object = source.kind == Kind::Object;
         let method = match &from {
             None => Method::Read,
+            Some(from) if in_place && !same_time(&source, from, target) => Method::Copy,
             Some(from) if target.rename && from.key != key && same_mode(&source, from) => Method::Move,
             Some(_) => Method::Copy,
         };
         let totals = &mut self.totals;
         match (verdict, &from) {
-            (Verdict::Create | Verdict::Replace, Some(_)) => totals.renamed += 1,
+            (Verdict::Create | Verdict::Replace, Some(_)) if !own => totals.renamed += 1,
             (Verdict::Compare, _) => totals.compared += 1,
-            (Verdict::Create, None) => totals.created += u64::from(object),
+            (Verdict::Create, _) => totals.created += u64::from(object),
             _ => totals.modified += u64::from(object),
         }
         match method {
             Method::Read => totals.bytes_planned += source.size,
             Method::Copy | Method::Move => totals.bytes_reused += source.size,
         }
+        // In place nothing is replaced before all has landed. A version need not land first: it stays whatever is written.
+        let replaces = in_place && there.is_some();
+        let stays = target.versions && from.as_ref().is_some_and(|from| from.pin.version.is_some());
+        let late = replaces && stays && !target.rename;
         // Without versions, writing over content that another name is waiting for would lose it.
-        let staged = target.rename || (!target.versions && taken);
+        let staged = target.rename || (replaces && !late) || (!target.versions && taken);
         let compare = verdict == Verdict::Compare;
         // Content lands, and is taken away, before any tree moves.
         let now = |entry: Entry| Entry { key: trees.physical(&entry.key), ..entry };
         let (replaces, from) = (there.map(now), from.map(now));
-        self.landings.push(&Landing { source, replaces, method, from, landed, compare, staged })
+        self.landings.push(&Landing { source, replaces, method, from, landed, compare, staged, late })
     }
 }

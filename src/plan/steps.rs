@@ -42,16 +42,24 @@ pub struct Landing {
     pub compare: bool,
     /// It lands under its staging name, and is put in place when all has landed.
     pub staged: bool,
+    /// It is a copy that is made when all else has landed, right where it goes.
+    pub late: bool,
 }
 
 impl Landing {
     /// What must be true of where it lands: nobody but us writes a staging name.
     pub fn condition(&self) -> Condition {
-        match (&self.replaces, self.staged) {
-            (_, true) => Condition::Any,
-            (Some(there), false) => Condition::Matches(there.pin.clone()),
-            (None, false) => Condition::Absent,
-        }
+        if self.staged { Condition::Any } else { self.undisturbed() }
+    }
+
+    /// What must be true of where it goes: nobody else has been there since the plan was made.
+    pub fn undisturbed(&self) -> Condition {
+        self.replaces.as_ref().map_or(Condition::Absent, |there| Condition::Matches(there.pin.clone()))
+    }
+
+    /// It is carried out in the switch, and not before.
+    pub fn waits(&self) -> bool {
+        self.late || self.method == Method::Move
     }
 
     /// Where the bytes are written first.
@@ -262,7 +270,7 @@ impl Record for Landing {
             Method::Copy => 1,
             Method::Move => 2,
         };
-        out.push(method | u8::from(self.compare) << 4 | u8::from(self.staged) << 5);
+        out.push(method | u8::from(self.compare) << 4 | u8::from(self.staged) << 5 | u8::from(self.late) << 6);
         self.source.encode(out);
         self.replaces.encode(out);
         self.from.encode(out);
@@ -281,6 +289,7 @@ impl Record for Landing {
             method,
             compare: flags & 1 << 4 != 0,
             staged: flags & 1 << 5 != 0,
+            late: flags & 1 << 6 != 0,
             source: Entry::decode(bytes)?,
             replaces: Record::decode(bytes)?,
             from: Record::decode(bytes)?,
@@ -297,6 +306,7 @@ impl fmt::Display for Landing {
             (Method::Read, _) if self.replaces.is_some() => write!(f, "replace  {key}"),
             (Method::Read, _) => write!(f, "create   {key}"),
             (Method::Move, Some(from)) => write!(f, "rename   {} -> {key}", from.key),
+            (_, Some(from)) if *from == self.source => write!(f, "put back {key}"),
             (_, Some(from)) if from.key == *key => write!(f, "reattribute {key}"),
             (_, Some(from)) => write!(f, "copy     {} -> {key}", from.key),
             (_, None) => write!(f, "land     {key}"),

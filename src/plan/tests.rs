@@ -71,8 +71,11 @@ fn planned(source: &Tree, base: &Tree, actual: &Tree, resuming: bool) -> Result<
         pending: Box::new(std::iter::empty()),
     };
     let target = MemoryStore::like_files();
-    let (run, trees) = (Circumstances { resuming }, Trees::default());
-    plan(inputs, &Options { target: &target, accepts: &|_| Ok(()), run, trees: &trees, folder: &folder })
+    let (run, trees) = (Circumstances { resuming, ..Default::default() }, Trees::default());
+    plan(
+        inputs,
+        &Options { target: &target, accepts: &|_| Ok(()), leaves: &|_| false, run, trees: &trees, folder: &folder },
+    )
 }
 
 /// A file system: every parent is there, nothing is both a file and a directory.
@@ -233,16 +236,16 @@ fn what_one_key_needs() {
     ];
     for (position, verdict, drift, after) in table {
         for (resuming, drift) in [(false, drift), (true, after)] {
-            let judged = judge(&position, Circumstances { resuming });
+            let judged = judge(&position, Circumstances { resuming, ..Default::default() });
             assert_eq!((judged.verdict, judged.drift), (verdict, drift), "{position:#?}, resuming {resuming}");
         }
     }
     // What the journal says landed is known, whatever the base says; what a dead job was to land is its own.
     let landed = Position { landed: some(&cb), ..position(some(&b), some(&ca), some(&b)) };
-    let judged = judge(&landed, Circumstances { resuming: true });
+    let judged = judge(&landed, Circumstances { resuming: true, ..Default::default() });
     assert_eq!((judged.verdict, judged.drift), (Keep, None));
     let pending = Position { pending: some(&b), ..position(None, None, some(&b)) };
-    let judged = judge(&pending, Circumstances { resuming: true });
+    let judged = judge(&pending, Circumstances { resuming: true, ..Default::default() });
     assert_eq!((judged.verdict, judged.drift), (Delete, None));
 }
 
@@ -281,7 +284,8 @@ fn a_bad_stream_makes_no_plan() {
         let inputs = Inputs { source, base, actual, landed, pending };
         let (target, folder) = (MemoryStore::like_files(), std::env::temp_dir());
         let (run, trees) = (Circumstances::default(), Trees::default());
-        let options = Options { target: &target, accepts: &|_| Ok(()), run, trees: &trees, folder: &folder };
+        let options =
+            Options { target: &target, accepts: &|_| Ok(()), leaves: &|_| false, run, trees: &trees, folder: &folder };
         let error = plan(inputs, &options).unwrap_err();
         assert_eq!(error.kind(), crate::error::Kind::BadListing, "stream {bad}: {error}");
     }

@@ -8,32 +8,43 @@ use crate::manifest::{Attributes, Digest, Entry};
 use crate::plan::md5_of;
 use crate::store::Store;
 
+/// How much of an object the target has already.
+pub(super) enum Likeness {
+    /// All of it: it counts as landed.
+    Whole,
+    /// Its content, as this entry says; what goes with it is not right.
+    Content(Box<Entry>),
+    /// Nothing that helps.
+    Different,
+}
+
 impl Transfer {
-    /// True when the target's object has the source's content; then it counts as landed.
+    /// Compares the target's object with the source's content.
     ///
     /// Cheapest first: the entity tag, where it is an MD5 on both sides; the source's bytes against a target's entity tag
-    /// that is an MD5; else the bytes of both.
-    pub(super) async fn adopt_equal(&self, source: &Entry, there: &Entry) -> Result<bool> {
+    /// that is an MD5, unless a digest of the source is known; else the bytes of both.
+    pub(super) async fn likeness(&self, source: &Entry, there: &Entry) -> Result<Likeness> {
         if source.kind != there.kind || source.size != there.size {
-            return Ok(false);
+            return Ok(Likeness::Different);
         }
         let (digest, blocks) = match (md5_of(source), md5_of(there)) {
             (Some(ours), Some(theirs)) if ours == theirs => (source.digest, None),
-            (Some(_), Some(_)) => return Ok(false),
-            (None, Some(theirs)) => {
+            (Some(_), Some(_)) => return Ok(Likeness::Different),
+            // A digest that is known already costs no reading of the source.
+            (None, Some(theirs)) if source.digest.is_none() => {
                 let Content { digest, blocks, md5 } =
                     self.content(&*self.source, source, true).await.map_err(|error| source_gone(error, &source.key))?;
                 if md5.as_deref() != Some(theirs) {
-                    return Ok(false);
+                    return Ok(Likeness::Different);
                 }
                 (digest_if(source, digest), blocks)
             }
-            (_, None) => {
+            _ => {
                 let ours = self.digest_of(&*self.source, source, Side::Source).await?;
                 let theirs = self.content(&*self.target, there, false).await;
                 let Content { digest, blocks, .. } = theirs.map_err(|error| error.on(Side::Target).key(&there.key))?;
                 if ours != digest {
-                    return Ok(false);
+                    return Ok(Likeness::Different);
                 }
                 (digest_if(source, ours), blocks)
             }
@@ -41,18 +52,21 @@ impl Transfer {
         // A listing does not tell the version, and a file's own attributes may still be wrong.
         let Some(now) = self.retrying(|| self.target.stat(&there.key)).await.map_err(|error| error.on(Side::Target))?
         else {
-            return Ok(false);
+            return Ok(Likeness::Different);
         };
         let right_mode = source.mode.is_none() || now.mode.is_none() || source.mode == now.mode;
         let right_time = !self.target.capabilities().file_attributes
             || !self.source.capabilities().file_attributes
             || now.mtime_ns == source.mtime_ns;
-        if !now.pin.matches(&there.pin) || !right_mode || !right_time || !same_attributes(source, &now) {
-            return Ok(false);
+        if !now.pin.matches(&there.pin) || !same_attributes(source, &now) {
+            return Ok(Likeness::Different);
+        }
+        if !right_mode || !right_time {
+            return Ok(Likeness::Content(Box::new(Entry { digest, blocks, ..now })));
         }
         let landed = Entry { pin: now.pin, mode: now.mode.or(source.mode), digest, blocks, ..landed_as(source) };
         self.journal.append(Event::Landed(landed)).await?;
-        Ok(true)
+        Ok(Likeness::Whole)
     }
 
     /// The digest of an object that is read for it.

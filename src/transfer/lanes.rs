@@ -143,7 +143,7 @@ fn read(
             _ if landing.source.size > whole_bytes_max && landing.method == Method::Read => Lane::Large,
             _ => Lane::Small,
         };
-        if its_lane == lane && landing.method != Method::Move {
+        if its_lane == lane && !landing.waits() {
             batch.push(landing);
         }
         if batch.len() == BATCH

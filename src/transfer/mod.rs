@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use self::assemble::Assembled;
 use self::bandwidth::Bandwidth;
 pub(crate) use self::budget::Budget;
+use self::compare::Likeness;
 pub(crate) use self::content::content;
 use self::hashing::Hashing;
 use self::limiter::Limiter;
@@ -219,10 +220,18 @@ impl Transfer {
         }
         if landing.compare
             && let Some(there) = &landing.replaces
-            && self.adopt_equal(&landing.source, there).await?
         {
-            self.finished(size, |progress| Progress::add(&progress.bytes_reused, size));
-            return Ok(());
+            let reused = match self.likeness(&landing.source, there).await? {
+                Likeness::Whole => true,
+                Likeness::Content(from) if landing.staged && self.target.capabilities().copy => {
+                    self.copy(&Landing { method: Method::Copy, from: Some(*from), ..landing.clone() }).await?
+                }
+                _ => false,
+            };
+            if reused {
+                self.finished(size, |progress| Progress::add(&progress.bytes_reused, size));
+                return Ok(());
+            }
         }
         let landed = self.read(landing).await?;
         self.journal.append(Event::Landed(landed)).await?;
@@ -284,8 +293,20 @@ impl Transfer {
         let condition = landing.condition();
         let source = &landing.source;
         let wanted = Attributes { mtime_ns: Some(source.mtime_ns), mode: source.mode, ..Attributes::default() };
-        let attributes = (!same_mode(source, from)).then(|| merged(from.attributes.as_deref(), wanted));
-        let copied = self.retrying(|| self.target.copy(from, &at, attributes.as_ref(), &condition)).await;
+        let files = self.target.capabilities().file_attributes && self.source.capabilities().file_attributes;
+        let differs = !same_mode(source, from) || (files && source.mtime_ns != from.mtime_ns);
+        let attributes = differs.then(|| merged(from.attributes.as_deref(), wanted));
+        let copy = async |condition: &Condition| {
+            self.retrying(|| self.target.copy(from, &at, attributes.as_ref(), condition)).await
+        };
+        let mut copied = copy(&condition).await;
+        if matches!(&copied, Err(error) if error.kind() == Kind::AlreadyExists) {
+            // versitygw takes the mark of a removal for an object.
+            let there = self.retrying(|| self.target.stat(&at)).await.map_err(|error| error.on(Side::Target))?;
+            if there.is_none() {
+                copied = copy(&Condition::Any).await;
+            }
+        }
         match copied {
             Ok(pin) => {
                 let landed = Entry {

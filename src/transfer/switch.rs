@@ -9,7 +9,7 @@ use crate::blocking::stream;
 use crate::error::{Error, Kind, Result, Side};
 use crate::journal::Event;
 use crate::key::Key;
-use crate::manifest::{Attributes, Entry};
+use crate::manifest::{Attributes, Entry, Pin};
 use crate::plan::{Finish, Identity, Landing, Method, Plan, Record, Spool, TreeMove, staging_key, trash_key};
 use crate::progress::Progress;
 use crate::retry::may_have_happened;
@@ -20,6 +20,9 @@ const BATCH: usize = 64;
 
 /// Such tasks at once.
 const RENAMES_AT_ONCE: usize = 8;
+
+/// Copies at once that are made last.
+const COPIES_AT_ONCE: usize = 32;
 
 /// Delete requests at once.
 const DELETES_AT_ONCE: usize = 4;
@@ -40,6 +43,8 @@ impl Transfer {
         let staged = records(landings.clone()).try_filter(|landing| std::future::ready(landing.staged));
         let batches = staged.try_chunks(BATCH).map_err(|error| error.1);
         batches.try_for_each_concurrent(RENAMES_AT_ONCE, |batch| self.place_all(batch)).await?;
+        let late = records(landings.clone()).try_filter(|landing| std::future::ready(landing.late));
+        late.try_for_each_concurrent(COPIES_AT_ONCE, |landing| self.land(landing)).await?;
         self.delete_all(plan).await?;
         for finish in plan.finish.iter()? {
             self.finish_directory(&finish?).await?;
@@ -174,17 +179,40 @@ impl Transfer {
         }
         let staged = self.retrying(|| self.target.stat(&at)).await.map_err(|error| error.on(Side::Target))?;
         let Some(staged) = staged else {
+            // It was found in place and adopted. The proof looks closer.
+            if landing.compare && self.is_in_place(&landing).await? {
+                return Ok(());
+            }
             return Err(Error::new(Kind::NotFound, "its staged content is gone")
                 .on(Side::Target)
                 .key(key)
                 .hint("run the same command again to go on"));
         };
-        let copied = self.retrying(|| self.target.copy(&staged, key, None, &Condition::Any)).await;
-        let pin = copied.map_err(|error| error.on(Side::Target).key(key))?;
+        let pin = self.put_in_place(&landing, &staged).await?;
         let landed = Entry { pin, mode: landing.source.mode, ..landed_as(&landing.source) };
         self.journal.append(Event::Landed(landed)).await?;
         let keys = [at];
         self.retrying(|| self.target.delete(&keys)).await.map_err(|error| error.on(Side::Target))
+    }
+
+    /// Copies staged content to its key, over what the plan has seen there and nothing else.
+    async fn put_in_place(&self, landing: &Landing, staged: &Entry) -> Result<Pin> {
+        let (source, condition) = (&landing.source, landing.undisturbed());
+        let copied = self.retrying(|| self.target.copy(staged, &source.key, None, &condition)).await;
+        let error = match copied {
+            Ok(pin) => return Ok(pin),
+            Err(error) if may_have_happened(&error) => error,
+            Err(error) => return Err(error.on(Side::Target).key(&source.key)),
+        };
+        let known = Entry { digest: source.digest, ..staged.clone() };
+        let digest = self.digest_of(&*self.target, &known, Side::Target).await?;
+        match self.settle(error, &source.key, source, digest).await? {
+            Some(pin) => Ok(pin),
+            None => self
+                .retrying(|| self.target.copy(staged, &source.key, None, &Condition::Any))
+                .await
+                .map_err(|error| error.on(Side::Target).key(&source.key)),
+        }
     }
 
     async fn is_in_place(&self, landing: &Landing) -> Result<bool> {

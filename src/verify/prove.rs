@@ -21,9 +21,11 @@ pub(crate) struct Evidence<'a> {
 
 /// Compares the target with the snapshot, entry by entry, and hands each proved entry of the target, as its manifest
 /// keeps it, to `proved`. `directories`: the target has real directories, so parents may be there that nobody listed.
+/// `leaves`: says what else may be on the target.
 pub(crate) fn prove(
     evidence: Evidence<'_>,
     directories: bool,
+    leaves: impl Fn(&Entry) -> bool,
     mut proved: impl FnMut(Entry) -> Result<()>,
 ) -> Result<Differences> {
     let mut differences = Differences::on(Side::Target);
@@ -35,6 +37,8 @@ pub(crate) fn prove(
         }
         match (source, actual) {
             (None, None) => {}
+            // The directories that it is in stay, too.
+            (None, Some(actual)) if leaves(&actual) => unexplained.clear(),
             (Some(_), None) => {
                 unexplained.clear();
                 differences.add(&key, Difference::Missing);

@@ -114,14 +114,14 @@ async fn second_night((source, target): (Like, Like)) -> (World, Content) {
     (world, wanted)
 }
 
-fn wrapped(place: &Place, rules: impl IntoIterator<Item = Rule>) -> (Place, Arc<Record>, Arc<Fault>) {
+pub(crate) fn wrapped(place: &Place, rules: impl IntoIterator<Item = Rule>) -> (Place, Arc<Record>, Arc<Fault>) {
     let record = Arc::new(Record::new(place.store.clone()));
     let fault = Arc::new(Fault::new(record.clone(), rules));
     (place.through(fault.clone()), record, fault)
 }
 
 /// Dies at call `n`: before it, or when it has had its effect.
-fn dies_at(n: u64, after: bool) -> Vec<Rule> {
+pub(crate) fn dies_at(n: u64, after: bool) -> Vec<Rule> {
     if after {
         let last = Rule::new(None, When::Nth(n), Effect::After(ErrorKind::Cancelled));
         return vec![last, Rule::new(None, When::From(n + 1), Effect::Before(ErrorKind::Cancelled))];

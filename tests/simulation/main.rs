@@ -12,5 +12,6 @@ mod hook;
 mod lease;
 mod listing;
 mod prune;
+mod restore;
 mod tree;
 mod world;

@@ -14,7 +14,7 @@ use snapferry::manifest::{Attributes, Entry, Kind};
 use snapferry::progress::Progress;
 use snapferry::replicate::{Proof, Request, replicate};
 use snapferry::report::Report;
-use snapferry::restore::{self, restore};
+use snapferry::restore::{self, Manner, restore};
 use snapferry::run::{Bounds, MaxDelete, OnDrift};
 use snapferry::snapshot::clone::CloneMode;
 use snapferry::store::local::LocalStore;
@@ -280,7 +280,8 @@ impl World {
         let moment = "2026-11-22T03:00:00Z".parse().unwrap();
         let request = restore::Request {
             snapshot: name.parse().unwrap(),
-            keys: Vec::new(),
+            selection: Default::default(),
+            in_place: None,
             job: new_id(moment),
             moment,
             bounds: Bounds { folder: state.path().into(), ..self.bounds(Ask::default()) },
@@ -291,6 +292,23 @@ impl World {
         outcome.unwrap();
         let content = to.content().await;
         (to, content)
+    }
+
+    /// Restores a snapshot of `from` over what is in `to`, which are this world's places or wrap them.
+    pub(crate) async fn restore_in_place(&self, from: &Place, to: &Place, name: &str) -> (Report, Result<()>) {
+        let moment = "2026-11-22T03:00:00Z".parse().unwrap();
+        let manner =
+            Manner { target: "target".into(), safety_snapshot: to.keeps(), again: false, dry_run: false, steps: false };
+        let request = restore::Request {
+            snapshot: name.parse().unwrap(),
+            selection: Default::default(),
+            in_place: Some(manner),
+            job: new_id(moment),
+            moment,
+            bounds: self.bounds(Ask { strict: true, ..Ask::default() }),
+        };
+        let (from, to) = (from.bucket(&self.state).await, to.bucket(&self.state).await);
+        restore(from, to, request, Arc::new(Progress::default()), CancellationToken::new()).await
     }
 
     /// Says how the target does not hold exactly this, sealed under this name.

@@ -214,10 +214,20 @@ impl Night<'_> {
             landed: stream(&[]),
             pending: stream(&pending),
         };
-        let run = Circumstances { resuming: self.resuming };
+        let run = Circumstances { resuming: self.resuming, ..Default::default() };
         let target = MemoryStore::like_trees();
-        plan(inputs, &Options { target: &target, accepts: &|_| Ok(()), run, trees: &found.trees, folder: &folder })
-            .unwrap()
+        plan(
+            inputs,
+            &Options {
+                target: &target,
+                accepts: &|_| Ok(()),
+                leaves: &|_| false,
+                run,
+                trees: &found.trees,
+                folder: &folder,
+            },
+        )
+        .unwrap()
     }
 
     /// Carries a plan out, in the order in which plans are, in at most `left` steps; none when it was stopped.
