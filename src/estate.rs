@@ -8,10 +8,11 @@ use serde::Serialize;
 
 use crate::blocking::blocking;
 use crate::bucket::Bucket;
-use crate::catalog::{Receipt, Record};
+use crate::catalog::{Catalog, Record};
 use crate::error::{Error, Kind, Result};
 use crate::hook::{Event, On};
 use crate::job::{Job, Shown, State, rebuild};
+use crate::pair::directory_path;
 use crate::policy::{Host, Policy};
 use crate::report::Bytes;
 use crate::snapshot::Name;
@@ -140,11 +141,14 @@ impl Outlook {
             Err(Error::new(Kind::Unavailable, "it did not answer in time").at(policy.target_address()))
         });
         let now = host.clock.now();
-        let (sealed, receipt, trouble) = match asked {
-            Ok((sealed, receipt)) => (sealed, receipt, None),
+        let (sealed, catalog, trouble) = match asked {
+            Ok((sealed, catalog)) => (sealed, catalog, None),
             Err(error) => (None, None, Some(error.to_string())),
         };
-        let jobs = jobs(policy, host, receipt).await;
+        let jobs = jobs(policy, host, catalog).await.unwrap_or_else(|error| {
+            tracing::warn!("{}: it is not known what ran: {error}", policy.name);
+            Vec::new()
+        });
         let mut shown = jobs.into_iter().map(|job| Shown::of(job, now)).collect::<Vec<_>>();
         shown.sort_by(|a, b| b.job.created.cmp(&a.job.created).then_with(|| b.job.id.cmp(&a.job.id)));
         let running = shown.iter().position(|shown| !shown.is_over()).map(|place| shown.remove(place));
@@ -201,31 +205,41 @@ impl Outlook {
     }
 }
 
-/// The newest snapshot on the target that was sealed from this policy's source.
-async fn newest(policy: &Policy, host: &Host) -> Result<(Option<Sealed>, Option<Receipt>)> {
+/// The newest snapshot on the target that was sealed from this policy's source, and what lies beside it; none where the
+/// first run has yet to make the target.
+async fn newest(policy: &Policy, host: &Host) -> Result<(Option<Sealed>, Option<Catalog>)> {
     let target = match Bucket::open(&policy.target, &host.options(policy)?).await {
-        // A directory that the first run will make.
-        Err(error) if error.kind() == Kind::NotFound => return Ok((None, None)),
+        Err(error) if error.kind() == Kind::NotFound && directory_path(&policy.target).is_some() => {
+            return Ok((None, None));
+        }
         opened => opened?,
     };
-    let source = policy.source_address();
+    let (source, catalog) = (policy.source_address(), target.catalog().clone());
     let wanted = |record: &Record| record.sealed_from.as_deref() == Some(&source);
-    let Some(record) = target.catalog().newest(wanted).await? else { return Ok((None, None)) };
-    let receipt = target.catalog().receipt(&record.name).await?;
-    let taken = receipt.as_ref().and_then(|receipt| receipt.taken).unwrap_or(record.created);
+    let Some(record) = catalog.newest(wanted).await? else { return Ok((None, Some(catalog))) };
+    let receipt = catalog.receipt(&record.name).await?;
+    let taken = receipt.and_then(|receipt| receipt.taken).unwrap_or(record.created);
     let Record { name, created, objects, bytes, .. } = record;
-    Ok((Some(Sealed { snapshot: name, taken, sealed: created, objects, bytes }), receipt))
+    Ok((Some(Sealed { snapshot: name, taken, sealed: created, objects, bytes }), Some(catalog)))
 }
 
-/// This machine's jobs of a policy. Where it remembers none, the newest receipt tells of one.
-async fn jobs(policy: &Policy, host: &Host, receipt: Option<Receipt>) -> Vec<Job> {
-    let (jobs, name) = (host.jobs.clone(), policy.name.clone());
-    let known = blocking(move || jobs.all()).await.unwrap_or_else(|error| {
-        tracing::warn!("the job catalogue cannot be read: {error}");
-        Vec::new()
-    });
-    let ours: Vec<Job> = known.into_iter().filter(|job| job.policy.as_ref() == Some(&name)).collect();
-    if ours.is_empty() { rebuild(receipt) } else { ours }
+/// This machine's jobs of a policy. One that remembers none takes them over from the receipts with the target.
+async fn jobs(policy: &Policy, host: &Host, catalog: Option<Catalog>) -> Result<Vec<Job>> {
+    let known = async || {
+        let (jobs, name) = (host.jobs.clone(), policy.name.clone());
+        let all = blocking(move || jobs.all()).await?;
+        Ok::<_, Error>(all.into_iter().filter(|job| job.policy.as_ref() == Some(&name)).collect::<Vec<Job>>())
+    };
+    let ours = known().await?;
+    let Some(catalog) = catalog.filter(|_| ours.is_empty()) else { return Ok(ours) };
+    let mut receipts = Vec::new();
+    for (name, _) in catalog.names().await? {
+        let receipt = catalog.receipt(&name).await?;
+        receipts.extend(receipt.filter(|receipt| receipt.policy.as_ref() == Some(&policy.name)));
+    }
+    let (jobs, told) = (host.jobs.clone(), rebuild(receipts));
+    blocking(move || jobs.add(&told)).await?;
+    known().await
 }
 
 /// A length of time in its largest unit, as `5m`, `26h` or `3d`.

@@ -33,12 +33,19 @@
 //! - [`verify`]: lists the target and compares it with the snapshot entry by entry; reads it back if asked.
 //! - [`seal`]: receipt, manifest and, last of all, the record on the target, into its [`catalog`].
 //!
-//! Around the line: [`job`] remembers on this machine what each run did, [`run`] has the steps that replication and [`restore`] share, [`bucket`] joins a store with its
-//! catalog and its kind of snapshot, [`store`] is the one trait over directories, S3, Ozone and memory, with what each can do
+//! Around the line: [`run`] has the steps that replication and [`restore`] share, [`bucket`] joins a store with its catalog
+//! and its kind of snapshot, [`store`] is the one trait over directories, S3, Ozone and memory, with what each can do
 //! declared in its [`store::Capabilities`]. [`report`] is what a run did as plain data: text and JSON are views of it.
-//! [`retention`] says which snapshots stay, and [`prune`] lets go of the others. [`cli`] is one file for each command. `key`, `manifest`, `merge`, `sort`, `plan`,
-//! `delta` and `retention` have no clock, no store and no async in them and are tested with generated cases; [`store::fault`] and [`store::record`] wrap a store, to break it
-//! and to count what it is asked.
+//! [`cli`] is one file for each command.
+//!
+//! A night by itself: [`config`] reads policies, and names every mistake. A [`policy`] runs the line for its pair and then
+//! [`prune`]s what [`retention`] does not keep; [`schedule`] says when, and [`serve`] does it then. [`job`] remembers on this
+//! machine what each run did; [`estate`] is how all policies stand, of which the status screen and the [`metrics`] are views;
+//! a [`hook`] is told.
+//!
+//! `key`, `manifest`, `merge`, `sort`, `plan`, `delta`, `retention` and `schedule` have no clock, no store and no async in them
+//! and are tested with generated cases; [`store::fault`] and [`store::record`] wrap a store, to break it and to count what it
+//! is asked.
 //!
 //! # What always holds, and where
 //!

@@ -15,8 +15,9 @@ use super::output::{Output, described};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::estate::Estate;
-use crate::policy::{Host, Policy, Ran, run as run_policy};
+use crate::policy::{Host, Policy, Ran, run_as};
 use crate::progress::Progress;
+use crate::snapshot::Name;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -26,6 +27,9 @@ pub(super) struct Arguments {
     /// All policies that are enabled.
     #[arg(long)]
     all: bool,
+    /// The snapshot's name, for a run beside the scheduled ones [default: by the policy's pattern and the time].
+    #[arg(long, value_name = "NAME", conflicts_with = "all")]
+    snapshot: Option<Name>,
     /// How many run at once [default: serve.at_once of the configuration].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     at_once: Option<u16>,
@@ -63,12 +67,13 @@ pub(super) async fn run(
     let policies = chosen(&config, &arguments)?;
     let host = common.host()?;
     if let [policy] = policies.as_slice() {
-        let (ran, outcome) = one(policy, &host, &config, output, cancel).await;
+        let (ran, outcome) = one(policy, arguments.snapshot.as_ref(), &host, &config, output, cancel).await;
         output.result(&ran, outcome.as_ref().err())?;
         return outcome;
     }
     let at_once = arguments.at_once.map_or(config.at_once, usize::from);
-    let runs = policies.iter().map(|policy| one(policy, &host, &config, output, cancel.clone()));
+    let runs =
+        policies.iter().map(|policy| one(policy, arguments.snapshot.as_ref(), &host, &config, output, cancel.clone()));
     let mut runs = futures::stream::iter(runs).buffer_unordered(at_once);
     let (mut done, mut worst) = (Vec::new(), None::<Error>);
     while let Some((ran, outcome)) = runs.next().await {
@@ -103,6 +108,7 @@ fn chosen<'a>(config: &'a Config, arguments: &Arguments) -> Result<Vec<&'a Polic
 
 async fn one(
     policy: &Policy,
+    name: Option<&Name>,
     host: &Host,
     config: &Config,
     output: &Output,
@@ -110,7 +116,8 @@ async fn one(
 ) -> (Ran, Result<()>) {
     let progress = Arc::new(Progress::default());
     let bars = Bars::follow(&progress, output.is_quiet());
-    let done = run_policy(policy, host.clock.now(), host, progress, cancel).await;
+    let name = name.map_or_else(|| policy.snapshot_name(host.clock.now()), |name| Ok(name.clone()));
+    let done = run_as(policy, name, host, progress, cancel).await;
     drop(bars);
     if let Some(folder) = &config.textfiles {
         let estate = Estate::survey(std::slice::from_ref(policy), host).await;

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
 
 pub use self::check::{Check, Finding, Readiness, check};
-pub use self::run::{Host, Ran, open, prune_both, run};
+pub use self::run::{Host, Ran, open, prune_both, run, run_as};
 use crate::bucket::address;
 use crate::error::Result;
 use crate::hook::Hook;

@@ -69,11 +69,22 @@ impl Host {
     }
 }
 
-/// Runs a policy for the moment at which it was due, which names its snapshot, as a job of the catalogue, and tells its
-/// hooks. The report says what was done, also when it failed.
+/// Runs a policy for the moment at which it was due, which names its snapshot; otherwise as [`run_as`].
 pub async fn run(
     policy: &Policy,
     due: Timestamp,
+    host: &Host,
+    progress: Arc<Progress>,
+    cancel: CancellationToken,
+) -> (Ran, Result<()>) {
+    run_as(policy, policy.snapshot_name(due), host, progress, cancel).await
+}
+
+/// Runs a policy towards the snapshot of this name, as a job of the catalogue, and tells its hooks. The report says what was
+/// done, also when it failed.
+pub async fn run_as(
+    policy: &Policy,
+    name: Result<Name>,
     host: &Host,
     progress: Arc<Progress>,
     cancel: CancellationToken,
@@ -83,11 +94,11 @@ pub async fn run(
     let job = Job {
         policy: Some(policy.name.clone()),
         source: Some(policy.source_address()),
-        snapshot: policy.snapshot_name(due).ok(),
+        snapshot: name.as_ref().ok().cloned(),
         timeout_s: policy.settings.timeout.map(|timeout| timeout.as_secs()),
         ..Job::new(id.clone(), JobKind::Sync, &policy.target_address(), now)
     };
-    let work = Box::pin(night(policy, due, host, id, progress.clone(), cancel.clone()));
+    let work = Box::pin(night(policy, name, host, id, progress.clone(), cancel.clone()));
     let (ran, outcome) = recorded(&host.jobs, job, &progress, &cancel, work).await;
     if let Some(event) = ran.event(policy, host.clock.now(), outcome.as_ref().err()) {
         tell(&policy.settings.hooks, &event).await;
@@ -97,14 +108,14 @@ pub async fn run(
 
 async fn night(
     policy: &Policy,
-    due: Timestamp,
+    name: Result<Name>,
     host: &Host,
     job: String,
     progress: Arc<Progress>,
     cancel: CancellationToken,
 ) -> (Ran, Result<()>) {
     let failed = |report: Report| Ran { policy: policy.name.clone(), report, pruned: Vec::new(), missing: Vec::new() };
-    let (pair, name) = match ready(policy, due, host).await {
+    let (pair, name) = match ready(policy, name, host).await {
         Ok(ready) => ready,
         Err(error) => {
             let state = if error.exit_code() == 3 { State::Refused } else { State::Failed };
@@ -147,8 +158,8 @@ async fn night(
 }
 
 /// Both buckets, with the name of the snapshot written down as the policy's if it is not there yet.
-async fn ready(policy: &Policy, due: Timestamp, host: &Host) -> Result<(Pair, Name)> {
-    let name = policy.snapshot_name(due)?;
+async fn ready(policy: &Policy, name: Result<Name>, host: &Host) -> Result<(Pair, Name)> {
+    let name = name?;
     let pair = open(policy, host, true).await?;
     pair.folder(&host.state_dir)?;
     let mut known = false;
