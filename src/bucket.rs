@@ -15,7 +15,6 @@ use crate::error::{Error, Kind, Result};
 use crate::key::{Key, SNAPSHOTS};
 use crate::manifest::Manifest;
 use crate::merge::Entries;
-use crate::pair::real_path;
 use crate::snapshot::clone::CloneMode;
 use crate::snapshot::{Listed, Name, Native, Others, Provider, SnapshotKind, Tree};
 use crate::store::Store;
@@ -123,10 +122,7 @@ pub fn address(url: &str) -> Result<String> {
         Place::S3 => S3Store::address_of(url),
         Place::Ozone => OzoneStore::address_of(url),
         Place::Memory(_) => Ok(url.into()),
-        Place::Directory(path) => match real_path(path) {
-            Some(real) => Ok(format!("file://{}", real.display())),
-            None => Err(Error::usage(format!("`{path}` is no path"))),
-        },
+        Place::Directory(path) => LocalStore::address_of(path),
     }
 }
 

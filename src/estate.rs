@@ -200,7 +200,7 @@ impl Outlook {
             snapshot: self.sealed.as_ref().map(|sealed| sealed.snapshot.to_string()),
             age_seconds: self.age_seconds,
             hint: Some(format!("`snapferry job list --policy {}` shows what its runs came to", self.policy)),
-            ..Event::new(On::Stale, policy, now, message)
+            ..policy.event(On::Stale, now, message)
         }
     }
 }

@@ -17,8 +17,8 @@ use tokio::io::AsyncWriteExt;
 use crate::error::{Error, Kind, Result};
 use crate::retry::retry;
 
-/// The version of an event's fields; raised when one changes its meaning.
-const FORMAT: u32 = 1;
+/// The version of an [`Event`]'s fields; raised when one changes its meaning.
+pub const FORMAT: u32 = 1;
 
 /// What is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -114,26 +114,6 @@ pub struct Event {
     pub age_seconds: Option<i64>,
     /// The run's report, as `--json` gives it, where there was a run.
     pub report: Option<Value>,
-}
-
-impl Event {
-    /// What happened to a policy, with nothing known beside it.
-    pub fn new(event: On, policy: &crate::policy::Policy, time: Timestamp, message: String) -> Self {
-        Self {
-            format: FORMAT,
-            event,
-            policy: policy.name.clone(),
-            time,
-            message,
-            hint: None,
-            source: policy.source_address(),
-            target: policy.target_address(),
-            job: None,
-            snapshot: None,
-            age_seconds: None,
-            report: None,
-        }
-    }
 }
 
 /// Tells all hooks that want to hear of it, side by side. One that fails is only logged: what was sealed stays sealed.

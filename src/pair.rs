@@ -101,14 +101,6 @@ pub(crate) fn directory_path(url: &str) -> Option<&str> {
     }
 }
 
-/// The path as it really is, links resolved; of one that does not exist yet, what exists of it decides.
-pub(crate) fn real_path(path: &str) -> Option<PathBuf> {
-    let path = std::path::absolute(path).ok()?;
-    let (existing, real) = path.ancestors().find_map(|part| Some((part.to_owned(), part.canonicalize().ok()?)))?;
-    let rest = path.strip_prefix(&existing).unwrap_or(Path::new(""));
-    Some(real.join(rest).components().collect())
-}
-
 /// True where one of two addresses is, or holds, the other.
 pub(crate) fn lie_in_each_other(a: &str, b: &str) -> bool {
     let parts = |address: &str| match address.split_once('?') {

@@ -1,6 +1,8 @@
 //! One run on a target: the steps that replication and restore share.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -47,6 +49,31 @@ pub enum MaxDelete {
     Count(u64),
     /// This share of the target's objects, in percent.
     Percent(f64),
+}
+
+impl FromStr for MaxDelete {
+    type Err = String;
+
+    /// Reads a number, or a share as `50%`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || format!("`{text}` is no limit: write a number of objects, or a share as 50%");
+        match text.strip_suffix('%') {
+            Some(share) => match share.trim().parse::<f64>() {
+                Ok(share) if (0.0..=100.0).contains(&share) => Ok(Self::Percent(share)),
+                _ => Err(bad()),
+            },
+            None => text.parse().map(Self::Count).map_err(|_| bad()),
+        }
+    }
+}
+
+impl fmt::Display for MaxDelete {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count(count) => count.fmt(f),
+            Self::Percent(share) => write!(f, "{share}%"),
+        }
+    }
 }
 
 /// What bounds a run, and where it keeps its files.
@@ -309,13 +336,12 @@ impl Run {
             MaxDelete::Percent(max) => deleted as f64 * 100.0 > max * there as f64,
         };
         if deleted > 0 && too_many {
-            let limit = match self.bounds.max_delete {
-                MaxDelete::Count(max) => max.to_string(),
-                MaxDelete::Percent(max) => format!("{max} %"),
-            };
             return Err(Error::new(
                 Kind::Refused,
-                format!("{deleted} of {there} objects would be deleted, more than --max-delete allows ({limit})"),
+                format!(
+                    "{deleted} of {there} objects would be deleted, more than --max-delete allows ({})",
+                    self.bounds.max_delete
+                ),
             )
             .on(Side::Target)
             .at(self.target.address())
@@ -658,4 +684,18 @@ fn drifted(plan: &Plan, has_base: bool) -> Error {
     Error::new(Kind::Refused, format!("the target {what}: {}{more}", named.join(", ")))
         .on(Side::Target)
         .hint("save what is worth keeping, then run again with --on-drift repair to make it what the snapshot says")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delete_limits() {
+        assert_eq!("50%".parse(), Ok(MaxDelete::Percent(50.0)));
+        assert_eq!("7".parse(), Ok(MaxDelete::Count(7)));
+        for bad in ["", "%", "101%", "-1", "NaN%", "x"] {
+            assert!(bad.parse::<MaxDelete>().is_err(), "{bad}");
+        }
+    }
 }

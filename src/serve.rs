@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::estate::{Estate, Outlook};
-use crate::hook::{Event, On, tell};
+use crate::hook::{On, tell};
 use crate::job::State;
 use crate::policy::{Host, Policy, Readiness, check, run};
 use crate::progress::Progress;
@@ -150,7 +150,7 @@ impl Server {
                             .collect();
                         let message = format!("{}: {}", checked.state, wrong.join("; "));
                         tracing::warn!("{}: {message}", policy.name);
-                        let event = Event::new(On::Partial, &policy, host.clock.now(), message);
+                        let event = policy.event(On::Partial, host.clock.now(), message);
                         tell(&policy.settings.hooks, &event).await;
                     }
                     Err(error) => tracing::warn!("{}: it cannot be checked: {error}", policy.name),

@@ -3,9 +3,6 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::run::MaxDelete;
-use crate::snapshot::clone::CloneMode;
-
 /// Bytes, as `256MiB`, `64k` or `1000000`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Size(pub(crate) u64);
@@ -46,35 +43,12 @@ pub(crate) fn block_size(text: &str) -> Result<Size, String> {
     }
 }
 
-/// A limit on deletes: a number, or a share as `50%`.
-pub(crate) fn max_delete(text: &str) -> Result<MaxDelete, String> {
-    let bad = || format!("`{text}` is no limit: write a number of objects, or a share as 50%");
-    match text.strip_suffix('%') {
-        Some(share) => match share.trim().parse::<f64>() {
-            Ok(share) if (0.0..=100.0).contains(&share) => Ok(MaxDelete::Percent(share)),
-            _ => Err(bad()),
-        },
-        None => text.parse().map(MaxDelete::Count).map_err(|_| bad()),
-    }
-}
-
 /// A share as `10%` or `10`.
 pub(crate) fn percent(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').unwrap_or(text).trim();
     match number.parse::<f64>() {
         Ok(share) if share > 0.0 && share <= 100.0 => Ok(share),
         _ => Err(format!("`{text}` is no share: write 10%")),
-    }
-}
-
-/// How snapshots of a local directory are cloned.
-pub(crate) fn clone_mode(text: &str) -> Result<CloneMode, String> {
-    match text {
-        "auto" => Ok(CloneMode::Auto),
-        "reflink" => Ok(CloneMode::Reflink),
-        "hardlink" => Ok(CloneMode::HardLink),
-        "copy" => Ok(CloneMode::Copy),
-        _ => Err("write auto, reflink, hardlink or copy".into()),
     }
 }
 
@@ -110,15 +84,6 @@ mod tests {
         assert_eq!("10MB".parse(), Ok(Size(10_000_000)));
         for bad in ["", "k", "-1", "1x", "0", "1e3", "99999999999999T"] {
             assert!(bad.parse::<Size>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn delete_limits() {
-        assert_eq!(max_delete("50%"), Ok(MaxDelete::Percent(50.0)));
-        assert_eq!(max_delete("7"), Ok(MaxDelete::Count(7)));
-        for bad in ["", "%", "101%", "-1", "NaN%", "x"] {
-            assert!(max_delete(bad).is_err(), "{bad}");
         }
     }
 

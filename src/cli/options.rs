@@ -8,7 +8,7 @@ use crate::bucket::{Bucket, OpenOptions};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::pair::folder;
-use crate::policy::Host;
+use crate::policy::{Host, Policy};
 use crate::snapshot::clone::CloneMode;
 
 /// What every command takes, before or after its name.
@@ -30,6 +30,28 @@ pub(super) struct Common {
     /// The configuration file.
     #[arg(long, global = true, value_name = "FILE", env = "SNAPFERRY_CONFIG")]
     config: Option<PathBuf>,
+}
+
+/// Which policies are meant.
+#[derive(Debug, Args)]
+pub(super) struct Chosen {
+    /// The policies.
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    policies: Vec<String>,
+    /// All policies that are enabled.
+    #[arg(long)]
+    all: bool,
+}
+
+impl Chosen {
+    /// Those of the configuration.
+    pub(super) fn of<'a>(&self, config: &'a Config) -> Result<Vec<&'a Policy>> {
+        if !self.all {
+            return self.policies.iter().map(|name| config.policy(name)).collect();
+        }
+        let enabled: Vec<&Policy> = config.policies.iter().filter(|policy| policy.settings.enabled).collect();
+        if enabled.is_empty() { Err(Error::usage("no policy of the configuration is enabled")) } else { Ok(enabled) }
+    }
 }
 
 impl Common {

@@ -13,7 +13,6 @@ use crate::error::{Error, Kind, Result};
 use crate::hook::Hook;
 use crate::policy::{Check, Policy, Readiness, check};
 use crate::retention::Rules;
-use crate::run::MaxDelete;
 use crate::table::Table;
 
 #[derive(Debug, Subcommand)]
@@ -76,10 +75,7 @@ impl Shown {
             keep_target: rules(&settings.keep_target),
             rpo_seconds: settings.rpo.map(|rpo| rpo.as_secs()),
             timeout_seconds: settings.timeout.map(|timeout| timeout.as_secs()),
-            max_delete: match settings.max_delete {
-                MaxDelete::Count(count) => count.to_string(),
-                MaxDelete::Percent(share) => format!("{share}%"),
-            },
+            max_delete: settings.max_delete.to_string(),
             on_drift: format!("{:?}", settings.on_drift).to_lowercase(),
             verify: format!("{:?}", settings.proof).to_lowercase(),
             hooks: settings.hooks.iter().map(hook).collect(),

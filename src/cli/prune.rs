@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::options::Common;
+use super::options::{Chosen, Common};
 use super::output::Output;
 use crate::error::{Error, Kind, Result};
 use crate::policy::{open, prune_both};
@@ -14,12 +14,8 @@ use crate::prune::Pruned;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The policies whose snapshots are pruned, on both sides.
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
-    policies: Vec<String>,
-    /// All policies.
-    #[arg(long)]
-    all: bool,
+    #[command(flatten)]
+    chosen: Chosen,
     /// Say of each snapshot which rule keeps it or why it goes; remove nothing.
     #[arg(long)]
     dry_run: bool,
@@ -56,13 +52,8 @@ pub(super) async fn run(
     cancel: CancellationToken,
 ) -> Result<()> {
     let (config, host) = (common.configuration()?, common.host()?);
-    let names = match arguments.all {
-        true => config.policies.iter().map(|policy| policy.name.clone()).collect(),
-        false => arguments.policies,
-    };
     let (mut all, mut failed) = (All { policies: Vec::new() }, Vec::new());
-    for name in names {
-        let policy = config.policy(&name)?;
+    for policy in arguments.chosen.of(&config)? {
         let pruned = async {
             let pair = open(policy, &host, false).await?;
             prune_both(policy, &pair, host.clock.now(), arguments.dry_run, &cancel).await
@@ -70,7 +61,7 @@ pub(super) async fn run(
         match pruned.await {
             Ok((pruned, missing)) => {
                 failed.extend(missing);
-                all.policies.push(One { policy: name, pruned });
+                all.policies.push(One { policy: policy.name.clone(), pruned });
             }
             Err(error) => failed.push(error),
         }

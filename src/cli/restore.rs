@@ -22,7 +22,6 @@ use crate::run::{Bounds, MaxDelete, OnDrift};
 use crate::selection::Selection;
 use crate::snapshot::Name;
 use crate::snapshot::clone::CloneMode;
-use crate::units::max_delete;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -59,7 +58,7 @@ pub(super) struct Arguments {
     #[arg(long, requires = "in_place")]
     dry_run: bool,
     /// In place: refuse to delete more objects than this number, or share of those that are there [default: 50%].
-    #[arg(long, value_name = "N|P%", requires = "in_place", value_parser = max_delete)]
+    #[arg(long, value_name = "N|P%", requires = "in_place")]
     max_delete: Option<MaxDelete>,
     /// Make the link through which Ozone's S3 Gateway serves the bucket that is written, if there is none.
     #[arg(long)]

@@ -10,10 +10,10 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::bars::Bars;
-use super::options::Common;
+use super::options::{Chosen, Common};
 use super::output::{Output, described};
 use crate::config::Config;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::estate::Estate;
 use crate::policy::{Host, Policy, Ran, run_as};
 use crate::progress::Progress;
@@ -21,12 +21,8 @@ use crate::snapshot::Name;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The policies to run now.
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
-    policies: Vec<String>,
-    /// All policies that are enabled.
-    #[arg(long)]
-    all: bool,
+    #[command(flatten)]
+    chosen: Chosen,
     /// The snapshot's name, for a run beside the scheduled ones [default: by the policy's pattern and the time].
     #[arg(long, value_name = "NAME", conflicts_with = "all")]
     snapshot: Option<Name>,
@@ -64,7 +60,7 @@ pub(super) async fn run(
     cancel: CancellationToken,
 ) -> Result<()> {
     let config = common.configuration()?;
-    let policies = chosen(&config, &arguments)?;
+    let policies = arguments.chosen.of(&config)?;
     let host = common.host()?;
     if let [policy] = policies.as_slice() {
         let (ran, outcome) = one(policy, arguments.snapshot.as_ref(), &host, &config, output, cancel).await;
@@ -93,17 +89,6 @@ pub(super) async fn run(
     });
     output.result(&All { policies: done, failed }, worst.as_ref())?;
     worst.map_or(Ok(()), Err)
-}
-
-fn chosen<'a>(config: &'a Config, arguments: &Arguments) -> Result<Vec<&'a Policy>> {
-    if !arguments.all {
-        return arguments.policies.iter().map(|name| config.policy(name)).collect();
-    }
-    let enabled: Vec<&Policy> = config.policies.iter().filter(|policy| policy.settings.enabled).collect();
-    if enabled.is_empty() {
-        return Err(Error::new(Kind::Usage, "no policy of the configuration is enabled"));
-    }
-    Ok(enabled)
 }
 
 async fn one(

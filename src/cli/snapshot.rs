@@ -15,7 +15,7 @@ use crate::prune::remove;
 use crate::report::Bytes;
 use crate::snapshot::Name;
 use crate::snapshot::clone::CloneMode;
-use crate::units::clone_mode;
+use crate::table::Table;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -43,7 +43,7 @@ pub(super) struct Create {
     #[arg(long, value_name = "TIME")]
     as_of: Option<Timestamp>,
     /// How a directory's snapshot shares its files: auto, reflink, hardlink or copy.
-    #[arg(long, value_name = "HOW", default_value = "auto", value_parser = clone_mode)]
+    #[arg(long, value_name = "HOW", default_value = "auto")]
     clone: CloneMode,
     /// Refuse links and special files.
     #[arg(long)]
@@ -139,19 +139,20 @@ impl fmt::Display for List {
         if self.snapshots.is_empty() {
             return f.write_str("no snapshots");
         }
-        let width = self.snapshots.iter().map(|shown| shown.record.name.as_str().len()).max().unwrap_or(0);
-        write!(f, "{:width$}  {:20}  {:>10}  {:>12}  STATE", "NAME", "CREATED", "OBJECTS", "SIZE")?;
+        let mut table = Table::new(["NAME", "CREATED", "OBJECTS", "SIZE", "STATE"]).right(2).right(3);
         for shown in &self.snapshots {
             let Record { name, created, objects, bytes, .. } = &shown.record;
-            let created = created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-            let counted = shown.record.is_counted();
-            let state = shown.state;
+            let counted = |text: String| if shown.record.is_counted() { text } else { "-".into() };
             let held = if shown.hold.is_some() { ", held" } else { "" };
-            let objects = if counted { objects.to_string() } else { "-".into() };
-            let size = if counted { Bytes(*bytes).to_string() } else { "-".into() };
-            write!(f, "\n{:width$}  {created:20}  {objects:>10}  {size:>12}  {state}{held}", name.as_str())?;
+            table.row([
+                name.to_string(),
+                created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+                counted(objects.to_string()),
+                counted(Bytes(*bytes).to_string()),
+                format!("{}{held}", shown.state),
+            ]);
         }
-        Ok(())
+        table.fmt(f)
     }
 }
 

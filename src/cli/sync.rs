@@ -21,7 +21,7 @@ use crate::run::{Bounds, MaxDelete, OnDrift};
 use crate::snapshot::Name;
 use crate::snapshot::clone::CloneMode;
 use crate::transfer::{Limits, Timetable};
-use crate::units::{Size, block_size, clone_mode, max_delete};
+use crate::units::{Size, block_size};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -36,7 +36,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     dry_run: bool,
     /// Refuse to delete more objects of the target than this number or share.
-    #[arg(long, value_name = "N|P%", default_value = "50%", value_parser = max_delete)]
+    #[arg(long, value_name = "N|P%", default_value = "50%")]
     max_delete: MaxDelete,
     /// What to do when somebody else wrote to the target.
     #[arg(long, value_name = "WHAT", default_value = "refuse")]
@@ -48,7 +48,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     strict: bool,
     /// How a directory's snapshot shares its files: auto, reflink, hardlink or copy.
-    #[arg(long, value_name = "HOW", default_value = "auto", value_parser = clone_mode)]
+    #[arg(long, value_name = "HOW", default_value = "auto")]
     clone: CloneMode,
     /// Accept a target that keeps no versions, and so no snapshot but the newest.
     #[arg(long)]

@@ -71,7 +71,7 @@ pub(super) fn settings(table: &mut Table<'_, '_>, base: &Settings, config: &Conf
     set(&mut settings.on_drift, table.text("on_drift", |text| one_of(text, &drift)));
     let proof = [("listing", Proof::Listing), ("read", Proof::Read)];
     set(&mut settings.proof, table.text("verify", |text| one_of(text, &proof)));
-    set(&mut settings.clone, table.text("clone", units::clone_mode));
+    set(&mut settings.clone, table.text("clone", str::parse::<CloneMode>));
     set(&mut settings.allow_unversioned, table.flag("allow_unversioned"));
     set(&mut settings.create_link, table.flag("create_link"));
     settings.catalog = table.text("catalog", |text| config.resolve(text)).or(settings.catalog);
@@ -235,7 +235,7 @@ fn timetable(value: Value<'_, '_>, zone: TimeZone) -> Result<Timetable, String> 
 
 fn max_delete(value: Value<'_, '_>) -> Result<MaxDelete, String> {
     match value.text() {
-        Ok(text) => units::max_delete(text),
+        Ok(text) => text.parse(),
         Err(_) => value.number(0..u64::MAX).map(MaxDelete::Count),
     }
 }

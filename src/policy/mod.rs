@@ -12,7 +12,7 @@ pub use self::check::{Check, Finding, Readiness, check};
 pub use self::run::{Host, Ran, open, prune_both, run, run_as};
 use crate::bucket::address;
 use crate::error::Result;
-use crate::hook::Hook;
+use crate::hook::{Event, FORMAT, Hook, On};
 use crate::replicate::Proof;
 use crate::retention::Rules;
 use crate::run::{MaxDelete, OnDrift};
@@ -74,6 +74,24 @@ pub struct Settings {
 }
 
 impl Policy {
+    /// What hooks are told of it, with nothing known beside the message.
+    pub fn event(&self, event: On, time: Timestamp, message: String) -> Event {
+        Event {
+            format: FORMAT,
+            event,
+            policy: self.name.clone(),
+            time,
+            message,
+            hint: None,
+            source: self.source_address(),
+            target: self.target_address(),
+            job: None,
+            snapshot: None,
+            age_seconds: None,
+            report: None,
+        }
+    }
+
     /// The name of the snapshot that is due at this moment.
     pub fn snapshot_name(&self, moment: Timestamp) -> Result<Name> {
         self.settings.pattern.name(&moment.to_zoned(self.settings.zone.clone()))

@@ -257,7 +257,7 @@ impl Ran {
             job: Some(self.report.job.clone()),
             snapshot: self.report.snapshot.as_ref().map(ToString::to_string),
             report: serde_json::to_value(&self.report).ok(),
-            ..Event::new(on, policy, now, message)
+            ..policy.event(on, now, message)
         })
     }
 }

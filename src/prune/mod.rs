@@ -8,6 +8,7 @@
 //! pruning is put off. Killed anywhere, it is finished by the next run: what is being removed is written down first.
 
 mod remove;
+mod removed;
 mod turns;
 mod versions;
 
@@ -21,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use remove::remove;
 
-use self::remove::{Removed, remove_decided};
+use self::remove::remove_decided;
+use self::removed::Removed;
 use crate::bucket::Bucket;
 use crate::error::{Kind, Result, Side};
 use crate::report::Bytes;

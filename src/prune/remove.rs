@@ -2,6 +2,7 @@
 
 use tokio_util::sync::CancellationToken;
 
+use super::removed::Removed;
 use super::turns::Turns;
 use super::versions::{Unreferenced, remove_versions};
 use crate::bucket::Bucket;
@@ -9,15 +10,6 @@ use crate::catalog::Record;
 use crate::error::{Kind, Result, Side};
 use crate::manifest::Manifest;
 use crate::snapshot::{Name, SnapshotKind};
-
-/// What has been removed so far.
-#[derive(Debug, Default)]
-pub(super) struct Removed {
-    pub(super) names: Vec<Name>,
-    pub(super) versions: u64,
-    pub(super) bytes: u64,
-    pub(super) put_off: Option<String>,
-}
 
 /// Removes one snapshot, whatever rules say; versions that it pinned stay. Holds the lease meanwhile.
 pub async fn remove(bucket: &Bucket, record: &Record) -> Result<()> {

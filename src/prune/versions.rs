@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use tokio::runtime::Handle;
 
-use super::remove::Removed;
+use super::removed::Removed;
 use super::turns::Turns;
 use crate::blocking::{blocking, stream};
 use crate::bucket::Bucket;

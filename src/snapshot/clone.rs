@@ -7,6 +7,7 @@
 //! [`repin`] then gives the clone a copy of its own.
 
 use std::os::fd::OwnedFd;
+use std::str::FromStr;
 use std::time::Duration;
 
 use rayon::prelude::*;
@@ -46,6 +47,20 @@ pub enum CloneMode {
     HardLink,
     /// Copies.
     Copy,
+}
+
+impl FromStr for CloneMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "reflink" => Ok(Self::Reflink),
+            "hardlink" => Ok(Self::HardLink),
+            "copy" => Ok(Self::Copy),
+            _ => Err("write auto, reflink, hardlink or copy".into()),
+        }
+    }
 }
 
 /// What became of an entry.

@@ -13,7 +13,7 @@ mod siblings;
 mod walk;
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -40,6 +40,16 @@ pub struct LocalStore {
 }
 
 impl LocalStore {
+    /// The URL of the directory at a path, links resolved; of one that does not exist yet, what exists of it decides.
+    ///
+    /// # Errors
+    /// `Usage` where it is no path.
+    pub fn address_of(path: &str) -> Result<String> {
+        real_path(path)
+            .map(|real| format!("file://{}", real.display()))
+            .ok_or_else(|| Error::usage(format!("`{path}` is no path")))
+    }
+
     /// Opens a directory; makes it, and the directories above it, if `create` is set. Blocks for a moment.
     ///
     /// # Errors
@@ -188,6 +198,13 @@ fn fetch(root: &Root, key: &Key) -> Result<Option<(Bytes, Pin)>> {
         }
     }
     Err(Error::new(ErrorKind::Changed, "the file changes all the time while it is read").key(key))
+}
+
+fn real_path(path: &str) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    let (existing, real) = path.ancestors().find_map(|part| Some((part.to_owned(), part.canonicalize().ok()?)))?;
+    let rest = path.strip_prefix(&existing).unwrap_or(Path::new(""));
+    Some(real.join(rest).components().collect())
 }
 
 #[async_trait]
