@@ -26,7 +26,7 @@ use crate::report::{Report, State};
 use crate::selection::Selection;
 use crate::snapshot::{Name, listed, sorted};
 use crate::store::ListOptions;
-use crate::transfer::{Limits, Setup, Transfer};
+use crate::transfer::{Limits, Setup, Transfer, empty_staging};
 use crate::verify::{Differences, Evidence, prove};
 
 /// How long a listing that may lag is given to catch up, before what it shows counts: longer each time.
@@ -374,8 +374,7 @@ impl Run {
             }
         };
         if staged && stale {
-            let staging = Key::from(".snapferry/staging/");
-            crate::store::remove_all(&**self.target.store(), &staging).await.map_err(|error| error.on(Side::Target))?;
+            empty_staging(&**self.target.store(), lease).await.map_err(|error| error.on(Side::Target))?;
         }
         let (path, header) = (self.journal_path(), self.header());
         let journal = Arc::new(blocking(move || Journal::open(&path, &header)).await?);
@@ -401,8 +400,9 @@ impl Run {
             // Renames and deletes have no conditions of their own that would stop a job which was overtaken.
             lease.confirm().await.map_err(|error| error.on(Side::Target))?;
             transfer.switch(&plan, &landings, &self.report.job).await?;
-            if staged || (unfinished.is_some() && !self.target.store().capabilities().versions) {
-                transfer.empty_staging().await.map_err(|error| error.on(Side::Target))?;
+            // Who died may have staged where this run does not.
+            if staged || unfinished.is_some() {
+                empty_staging(&**self.target.store(), lease).await.map_err(|error| error.on(Side::Target))?;
             }
             Ok(())
         };

@@ -355,6 +355,25 @@ fn without_reserved(bucket: &Bucket) -> Content {
     bucket.content().canonical()
 }
 
+/// Fails the test where anything is left of what was staged, be it an older version or a delete marker, or where older
+/// versions of what was there are gone.
+#[track_caller]
+fn check_versions(bucket: &Bucket, damaged: &Content) {
+    let every = bucket.every_version();
+    let staged: Vec<_> = every.iter().filter(|(key, ..)| key.starts_with(".snapferry/staging/")).collect();
+    assert!(staged.is_empty(), "{} versions are left of what was staged: {:?}", staged.len(), staged[0]);
+    for key in damaged.0.keys() {
+        let key = std::str::from_utf8(key).unwrap();
+        let current = every.iter().filter(|(of, _, current, _)| of == key && *current).count();
+        assert_eq!(current, 1, "{key}: {every:?}");
+    }
+    // What was replaced, or went, is there as an older version.
+    for key in ["disk", "photos/2/2", "photos/3/3", "stranger", "photos/0/moved"] {
+        let older = every.iter().filter(|(of, _, current, marker)| of == key && !current && !marker).count();
+        assert!(older > 0, "{key}: {every:?}");
+    }
+}
+
 /// A bucket's content, and the same damaged.
 fn contents() -> [Content; 2] {
     let mut numbers = Numbers(21);
@@ -391,6 +410,7 @@ fn a_bucket_on_a_server_becomes_as_it_was() {
         assert_equal(without_reserved(&primary), &monday, "the primary");
         let copied = outcome.count("bytes_copied");
         assert!((8 << 20..(8 << 20) + (1 << 16)).contains(&copied), "{}", outcome.report);
+        check_versions(&primary, &damaged);
         let safety = outcome.text("safety_snapshot").to_owned();
         assert_equal(tree::content(&lab.restore(primary.url(), &safety)), &damaged, "the safety snapshot");
         in_place(&lab, dr.url(), "monday", primary.url(), &[]).exits(3).says("--again");
@@ -441,7 +461,7 @@ fn killed_in_any_phase_a_bucket_on_a_server_becomes_as_it_was() {
         if matches!(phase, "COMMITTING" | "PROVING") {
             assert_eq!(outcome.count("bytes_copied"), 0, "killed in {phase}: {}", outcome.report);
         }
-        assert!(!primary.content().0.keys().any(|key| key.starts_with(b".snapferry/staging/")), "something is left");
+        check_versions(&primary, &damaged);
         assert_eq!(primary.uploads(), 0, "killed in {phase}");
     }
 }

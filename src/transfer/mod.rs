@@ -15,6 +15,7 @@ mod lanes;
 mod limiter;
 mod marks;
 mod parts;
+mod staging;
 mod switch;
 mod timetable;
 mod whole;
@@ -33,6 +34,7 @@ pub(crate) use self::content::content;
 use self::hashing::Hashing;
 use self::limiter::Limiter;
 use self::marks::Marks;
+pub(crate) use self::staging::empty_staging;
 pub use self::timetable::{Days, Period, Timetable};
 
 use crate::catalog::{Catalog, Lease};

@@ -250,11 +250,6 @@ impl Transfer {
         };
         outcome.map_err(|error| error.on(Side::Target))
     }
-
-    /// Empties the staging folder: of the trash, and of what nothing will ask for any more.
-    pub async fn empty_staging(&self) -> Result<()> {
-        crate::store::remove_all(&*self.target, &Key::from(".snapferry/staging/")).await
-    }
 }
 
 /// The records of a spool as a stream; its file is read on a thread that may block.

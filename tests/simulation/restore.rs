@@ -83,6 +83,23 @@ async fn check(world: &World, wanted: &Content) -> Result<(), String> {
     difference(wanted, &world.target, &found, &world.source).map_or(Ok(()), Err)
 }
 
+/// Says what is left of what was staged, be it an older version.
+async fn check_staging(world: &World) -> Result<(), String> {
+    let (store, folder) = (&world.source.store, ".snapferry/staging/".into());
+    let left = match store.capabilities().versions {
+        true => {
+            let versions = store.list_versions(&folder).await.unwrap().collect().await.unwrap();
+            versions.iter().map(|version| version.key.clone()).collect::<Vec<_>>()
+        }
+        false => {
+            let options = snapferry::store::ListOptions { prefix: folder, ..Default::default() };
+            let entries = store.list(options).await.unwrap().collect().await.unwrap();
+            entries.into_iter().filter(|entry| entry.kind == Kind::Object).map(|entry| entry.key).collect()
+        }
+    };
+    if left.is_empty() { Ok(()) } else { Err(format!("left over: {left:?}")) }
+}
+
 /// Says how there is not exactly one snapshot of what was there, or how it is not that.
 async fn check_safety(world: &World, report: &snapferry::report::Report, damaged: &Content) -> Result<(), String> {
     let Some(name) = report.safety_snapshot.as_ref() else {
@@ -111,8 +128,24 @@ fn a_damaged_bucket_becomes_as_it_was_and_goes_back() {
             outcome.unwrap();
             assert_eq!((report.state, report.drift), (State::Restored, 0), "{pair:?}");
             check(&world, &wanted).await.unwrap();
+            check_staging(&world).await.unwrap();
             check_safety(&world, &report, &there).await.unwrap();
         }
+    });
+}
+
+/// Who may not remove versions leaves them, and restores all the same.
+#[test]
+fn versions_that_may_not_be_removed_stay() {
+    block_on(async {
+        let (world, wanted) = damaged((Like::Versioned, Like::Versioned), &first(), &damage()).await;
+        let denied = Rule::new(Op::DeleteVersions, When::From(1), Effect::Before(ErrorKind::Denied));
+        let (primary, _, _) = wrapped(&world.source, [denied]);
+        world.restore_in_place(&world.target, &primary, "night").await.1.unwrap();
+        check(&world, &wanted).await.unwrap();
+        assert!(check_staging(&world).await.unwrap_err().contains("left over"));
+        let options = snapferry::store::ListOptions { prefix: ".snapferry/staging/".into(), ..Default::default() };
+        assert_eq!(world.source.store.list(options).await.unwrap().collect().await.unwrap(), []);
     });
 }
 
@@ -180,6 +213,7 @@ async fn die_and_go_on(pair: (Like, Like), at_primary: bool, n: u64, lose_state:
         return Err("it ran twice".into());
     }
     check(&world, &wanted).await?;
+    check_staging(&world).await?;
     check_safety(&world, &report, &there).await
 }
 
