@@ -129,6 +129,7 @@ pub mod delta;
 pub mod diff;
 pub mod error;
 pub mod estate;
+pub(crate) mod hold;
 pub mod hook;
 pub mod job;
 pub mod journal;

@@ -9,12 +9,13 @@ use tokio_util::sync::CancellationToken;
 use crate::bucket::Bucket;
 use crate::catalog::{Job, Lease, Restore};
 use crate::error::{Error, Kind, Result, Side};
+use crate::hold::RestoreHold;
 use crate::key::{Key, RESERVED};
 use crate::manifest::Entry;
 use crate::plan::Plan;
 use crate::progress::{Phase, Progress};
 use crate::report::{Report, State};
-use crate::run::{Bounds, InPlace, Known, Origin, Run, Unfinished, stopped};
+use crate::run::{Bounds, InPlace, Known, Origin, Run, Unfinished};
 use crate::selection::Selection;
 use crate::snapshot::{Name, SnapshotKind};
 use crate::store::{ListOptions, remove_all};
@@ -78,11 +79,16 @@ async fn origin(run: &mut Run, request: &Request) -> Result<Origin> {
     Ok(Origin { name: name.clone(), snapshot: Some((found, manifest)), derived: false })
 }
 
+/// To be taken under the lease, so that two runs of one restore do not have it at once.
+fn hold(run: &Run, origin: &Origin) -> RestoreHold {
+    RestoreHold::new(&run.source, &origin.name, &run.report.job, run.target.address())
+}
+
 async fn to_new_place(run: &mut Run, request: &Request) -> Result<()> {
     let origin = origin(run, request).await.map_err(|error| error.on(Side::Source))?;
     let lease = run.lease().await.map_err(|error| error.on(Side::Target))?;
-    let cancel = run.cancel.clone();
-    let outcome = cancel.run_until_cancelled(fill(run, &origin, &lease)).await.unwrap_or_else(|| Err(stopped()));
+    let (cancel, hold) = (run.cancel.clone(), hold(run, &origin));
+    let outcome = hold.during(&cancel, Box::pin(fill(run, &origin, &lease))).await;
     let begun = lease.unfinished().await.is_some();
     let released = lease.release(outcome.is_ok()).await.map_err(|error| error.on(Side::Target));
     drop(lease);
@@ -171,9 +177,8 @@ async fn in_place(run: &mut Run, request: &Request, manner: &Manner) -> Result<(
         return run.rehearsed(&plan, manner.steps);
     }
     let lease = run.lease().await.map_err(|error| error.on(Side::Target))?;
-    let cancel = run.cancel.clone();
-    let work = Box::pin(replace(run, request, manner, &origin, &lease));
-    let outcome = cancel.run_until_cancelled(work).await.unwrap_or_else(|| Err(stopped()));
+    let (cancel, hold) = (run.cancel.clone(), hold(run, &origin));
+    let outcome = hold.during(&cancel, Box::pin(replace(run, request, manner, &origin, &lease))).await;
     let released = lease.release(outcome.is_ok()).await.map_err(|error| error.on(Side::Target));
     outcome.and(released)?;
     run.report.state = State::Restored;

@@ -288,6 +288,51 @@ fn killed_in_any_phase_it_goes_on() {
     PHASES.into_iter().for_each(killed_in);
 }
 
+fn hold_on(lab: &Lab, bucket: &Path, name: &str) -> Value {
+    let list = lab.run(["snapshot".as_ref(), "list".as_ref(), bucket.as_os_str()]).exits(0);
+    let snapshots = list.report["snapshots"].as_array().unwrap();
+    snapshots.iter().find(|one| one["name"] == name).unwrap()["hold"].clone()
+}
+
+#[test]
+fn a_snapshot_is_held_while_it_is_restored() {
+    let (lab, primary, dr) = lab();
+    damage(&primary);
+    let delete =
+        || lab.run(["snapshot".as_ref(), "delete".as_ref(), dr.as_os_str(), "monday".as_ref(), "--force".as_ref()]);
+    let place = lab.path("place");
+    let (bucket, to) = (dr.to_str().unwrap(), [place.to_str().unwrap(), primary.to_str().unwrap()]);
+    let in_place: [&[&str]; 2] = [&[], &["--in-place", "--confirm", "monday"]];
+    for (to, more) in to.into_iter().zip(in_place) {
+        let arguments = [&["restore", bucket, "--snapshot", "monday", to], more].concat();
+        let slow = [&arguments[..], &["--bandwidth", "4MB"]].concat();
+
+        // Killed, it leaves the hold to the next run.
+        let (mut child, _log) = lab.until(&slow, "COPYING").unwrap();
+        delete().exits(3).says("monday is held").says("(restore ").says(to);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(hold_on(&lab, &dr, "monday").is_object());
+
+        // Stopped, it gives it back.
+        let (mut child, log) = lab.until(&slow, "COPYING").unwrap();
+        assert!(hold_on(&lab, &dr, "monday").is_object());
+        assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+        std::io::Read::read_to_string(&mut { log }, &mut String::new()).unwrap();
+        assert!(!child.wait().unwrap().success());
+        assert_eq!(hold_on(&lab, &dr, "monday"), Value::Null);
+
+        lab.run(&arguments).exits(0);
+        assert_eq!(hold_on(&lab, &dr, "monday"), Value::Null);
+    }
+    tree::assert_same(&primary, &dr);
+
+    // A hold of somebody's stays theirs.
+    lab.run(["snapshot", "hold", bucket, "monday", "--reason", "the auditors come"]).exits(0);
+    lab.restore(&dr, "monday");
+    assert_eq!(hold_on(&lab, &dr, "monday")["reason"], "the auditors come");
+}
+
 #[test]
 fn what_another_job_left_half_way_is_not_trampled_on() {
     let (lab, primary, dr) = lab();

@@ -7,7 +7,7 @@ use snapferry::error::Kind as ErrorKind;
 use snapferry::manifest::Kind;
 use snapferry::report::State;
 use snapferry::store::fault::{Effect, Rule, When};
-use snapferry::store::record::Op;
+use snapferry::store::record::{Call, Op};
 
 use super::crash::{dies_at, step, wrapped};
 use super::tree::{Change, changes};
@@ -130,6 +130,30 @@ fn a_damaged_bucket_becomes_as_it_was_and_goes_back() {
             check(&world, &wanted).await.unwrap();
             check_staging(&world).await.unwrap();
             check_safety(&world, &report, &there).await.unwrap();
+        }
+    });
+}
+
+/// A bucket that cannot be written is restored from all the same; from any other nothing takes the snapshot meanwhile.
+#[test]
+fn what_cannot_be_held_is_restored_all_the_same() {
+    block_on(async {
+        for effect in [None, Some(ErrorKind::Denied), Some(ErrorKind::Full)] {
+            let (world, wanted) = damaged((Like::Versioned, Like::Versioned), &first(), &damage()).await;
+            let rules = effect.map(|kind| Rule::new(Op::Write, When::From(1), Effect::Before(kind)));
+            let (dr, record, _) = wrapped(&world.target, rules);
+            world.restore_in_place(&dr, &world.source, "night").await.1.unwrap();
+            check(&world, &wanted).await.unwrap();
+            let calls = record.take();
+            let hold = |call: &Call| call.keys == [".snapferry/snapshots/night/hold.json".into()];
+            let place = |op: Op| calls.iter().position(|call| call.op == op && hold(call));
+            let content = |call: &Call| call.op == Op::Read && !call.keys[0].is_reserved();
+            let (begin, end) = (calls.iter().position(content), calls.iter().rposition(content));
+            match effect {
+                None => assert!(place(Op::Write) < begin && place(Op::Write).is_some() && place(Op::Delete) > end),
+                Some(_) => assert_eq!((place(Op::Write), place(Op::Delete)), (None, None)),
+            }
+            assert!(world.target.document(".snapferry/snapshots/night/hold.json").await.is_none());
         }
     });
 }
