@@ -142,6 +142,7 @@ pub mod plan;
 pub mod policy;
 pub mod process;
 pub mod progress;
+pub(crate) mod provenance;
 pub mod prune;
 pub(crate) mod rehearsal;
 pub mod replicate;

@@ -11,11 +11,11 @@ use crate::catalog::{Job, Lease, Restore};
 use crate::error::{Error, Kind, Result, Side};
 use crate::hold::RestoreHold;
 use crate::key::{Key, RESERVED};
-use crate::manifest::Entry;
 use crate::plan::Plan;
 use crate::progress::{Phase, Progress};
+use crate::provenance::Provenance;
 use crate::report::{Report, State};
-use crate::run::{Bounds, InPlace, Known, Origin, Run, Unfinished};
+use crate::run::{Bounds, Origin, Run, Unfinished};
 use crate::selection::Selection;
 use crate::snapshot::{Name, SnapshotKind};
 use crate::store::{ListOptions, remove_all};
@@ -169,7 +169,8 @@ fn check_chosen(run: &Run, plan: &Plan) -> Result<()> {
 async fn in_place(run: &mut Run, request: &Request, manner: &Manner) -> Result<()> {
     let origin = origin(run, request).await.map_err(|error| error.on(Side::Source))?;
     check_keeps(&run.target, manner)?;
-    run.in_place = Some(known(run, &origin).await.map_err(|error| error.on(Side::Target))?);
+    let provenance = Provenance::of(&run.source, &run.target, &origin).await;
+    run.in_place = Some(provenance.map_err(|error| error.on(Side::Target))?);
     if manner.dry_run {
         let plan = Box::pin(run.plan(&origin, None, None, &mut Default::default())).await?;
         run.guard(&plan)?;
@@ -197,47 +198,6 @@ fn check_keeps(target: &Bucket, manner: &Manner) -> Result<()> {
     .on(Side::Target)
     .at(target.address())
     .hint("switch versioning on, restore to a new place, or do without with --no-safety-snapshot"))
-}
-
-/// Where the target's content is known from: the snapshot that is restored, which may be of the target itself or of what it
-/// was then, and the target's own newest ones.
-async fn known(run: &Run, origin: &Origin) -> Result<InPlace> {
-    let (source, target) = (run.source.address(), run.target.address());
-    let own = source == target;
-    let (snapshot, manifest) = origin.taken()?;
-    let mut known = Vec::new();
-    if own || snapshot.record.sealed_from.as_deref() == Some(target) {
-        let view = if own { as_own } else { as_original };
-        known.push(Known { catalog: snapshot.catalog.clone(), manifest: manifest.clone(), view });
-    }
-    let catalog = run.target.catalog();
-    let newest = [catalog.newest(|record| record.is_sealed()).await?, catalog.newest(|_| true).await?];
-    for record in newest.into_iter().flatten() {
-        let view = match (own, record.sealed_from.as_deref()) {
-            (true, _) => as_own,
-            (_, Some(from)) if from == source => Some,
-            _ => as_foreign,
-        };
-        known.push(Known { catalog: catalog.clone(), manifest: catalog.manifest(&record.name).await?, view });
-    }
-    Ok(InPlace { own, known })
-}
-
-/// An entry of a bucket that is restored from itself.
-fn as_own(entry: Entry) -> Option<Entry> {
-    Some(Entry { origin: Some(entry.pin.clone()), ..entry })
-}
-
-/// What an entry of a sealed copy was copied from.
-fn as_original(mut entry: Entry) -> Option<Entry> {
-    let pin = entry.origin.take()?;
-    entry.origin = Some(std::mem::replace(&mut entry.pin, pin));
-    Some(entry)
-}
-
-/// An entry of a target that is restored from elsewhere: only content counts.
-fn as_foreign(entry: Entry) -> Option<Entry> {
-    Some(Entry { origin: None, ..entry })
 }
 
 /// The line of a restore in place.

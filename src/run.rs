@@ -1,7 +1,7 @@
 //! One run on a target: the steps that replication and restore share.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,11 +17,10 @@ use crate::journal::{Header, Journal, Memory};
 use crate::key::Key;
 use crate::manifest::{Entry, Kind as EntryKind, Manifest};
 use crate::merge::{Entries, merge_by_key};
-use crate::plan::{
-    Circumstances, Inputs, Options, Plan, SpoolWriter, Streams, Trees, find_trees, is_same_entry, plan, staged_trees,
-};
+use crate::plan::{Circumstances, Inputs, Options, Plan, Streams, Trees, find_trees, plan, staged_trees};
 use crate::process::boot;
 use crate::progress::{Phase, Progress};
+use crate::provenance::Provenance;
 use crate::report::{Report, State};
 use crate::selection::Selection;
 use crate::snapshot::{Name, listed, sorted};
@@ -102,26 +101,10 @@ pub(crate) struct Run {
     /// Which keys count.
     pub(crate) selection: Selection,
     /// Where the target is to become as it was.
-    pub(crate) in_place: Option<InPlace>,
+    pub(crate) in_place: Option<Provenance>,
     /// Directories that change their name with all in them, from the plan on.
     trees: Trees,
     started: Instant,
-}
-
-/// What is known of a target that is to become as it was.
-pub(crate) struct InPlace {
-    /// It is the bucket that has the snapshot.
-    pub(crate) own: bool,
-    /// What manifests say of its objects; of each the first counts that is still true.
-    pub(crate) known: Vec<Known>,
-}
-
-/// A manifest that says what the target has, or had.
-pub(crate) struct Known {
-    pub(crate) catalog: Catalog,
-    pub(crate) manifest: Manifest,
-    /// Its entries as the target's: with the pin that the target gives, and the source's as origin.
-    pub(crate) view: fn(Entry) -> Option<Entry>,
 }
 
 /// The source's snapshot.
@@ -267,7 +250,9 @@ impl Run {
         };
         self.trees = trees.clone();
         let (actual, base) = match &self.in_place {
-            Some(in_place) => self.recognised(actual, in_place).await?,
+            Some(provenance) => {
+                provenance.recognise(actual, &self.bounds.folder).await.map_err(|error| error.on(Side::Target))?
+            }
             None => (actual, self.base_entries(base)),
         };
         let (landed, pending) = (memory.landed()?, self.pending(from, unfinished));
@@ -275,7 +260,7 @@ impl Run {
         let run = Circumstances {
             resuming: unfinished.is_some(),
             in_place: self.in_place.is_some(),
-            own: self.in_place.as_ref().is_some_and(|in_place| in_place.own),
+            own: self.in_place.as_ref().is_some_and(|provenance| provenance.own),
         };
         let leaves = self.leaves();
         let store = self.target.store().clone();
@@ -453,7 +438,9 @@ impl Run {
         let actual = async { self.target_entries().await.map_err(|error| error.on(Side::Target)) };
         let (source, actual) = tokio::try_join!(source, actual)?;
         let (actual, base_entries) = match &self.in_place {
-            Some(in_place) => self.recognised(actual, in_place).await?,
+            Some(provenance) => {
+                provenance.recognise(actual, &self.bounds.folder).await.map_err(|error| error.on(Side::Target))?
+            }
             None => (actual, self.base_in_place(base).await?),
         };
         let evidence = Evidence { source, actual, landed: memory.landed()?, base: base_entries };
@@ -508,21 +495,6 @@ impl Run {
                 ))
             }
         }
-    }
-
-    /// The target as it is, and of what is known of it that which is still true.
-    async fn recognised(
-        &self,
-        actual: Entries<'static>,
-        in_place: &InPlace,
-    ) -> Result<(Entries<'static>, Entries<'static>)> {
-        let views = in_place.known.iter().map(|Known { catalog, manifest, view }| {
-            let (entries, view) = (self.entries(catalog, manifest), *view);
-            Box::new(entries.filter_map(move |entry| entry.map(view).transpose())) as Entries<'static>
-        });
-        let (views, folder): (Vec<_>, _) = (views.collect(), self.bounds.folder.clone());
-        let outcome = blocking(move || recognise(actual, views, &folder)).await;
-        outcome.map_err(|error| error.on(Side::Target))
     }
 
     pub(crate) fn base_entries(&self, base: Option<&Base>) -> Entries<'static> {
@@ -640,31 +612,6 @@ struct Proved {
     manifest: Manifest,
     objects: u64,
     bytes: u64,
-}
-
-/// A listing, and beside it what is known of its entries: of each the first view's that still is of that entry.
-fn recognise(
-    actual: Entries<'static>,
-    views: Vec<Entries<'static>>,
-    folder: &Path,
-) -> Result<(Entries<'static>, Entries<'static>)> {
-    let mut listed = SpoolWriter::new(folder)?;
-    for entry in actual {
-        listed.push(&entry?)?;
-    }
-    let listed = listed.finish()?;
-    let mut known: Entries<'static> = Box::new(std::iter::empty());
-    for view in views.into_iter().rev() {
-        let rows = merge_by_key([Box::new(listed.iter()?), view]);
-        let true_still = rows.filter_map(|row| match row {
-            Ok((_, [Some(actual), Some(known)])) if is_same_entry(&known, &actual) => Some(Ok(known)),
-            Ok(_) => None,
-            Err(error) => Some(Err(error)),
-        });
-        let rows = merge_by_key([Box::new(true_still), known]);
-        known = Box::new(rows.filter_map(|row| row.map(|(_, [a, b])| a.or(b)).transpose()));
-    }
-    Ok((Box::new(listed.iter()?), known))
 }
 
 /// Somebody asked the program to stop.
