@@ -298,9 +298,10 @@ impl Watched {
     }
 }
 
-/// True where time alone may help: not for drift, a guard or a wrong URL, but for a target that another has at the moment.
+/// True where time alone may help: for a target that another job has at the moment, but not for drift, a guard or a wrong URL,
+/// and not where somebody stopped the run, or its own time was up.
 fn is_worth_another_try(error: &Error) -> bool {
-    error.exit_code() == 1 || error.kind() == Kind::Held
+    (error.exit_code() == 1 && error.kind() != Kind::Cancelled) || error.kind() == Kind::Held
 }
 
 /// Where `serve` answers: `/metrics` for Prometheus, `/status` as JSON, `/healthz`.
