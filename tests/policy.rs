@@ -1,0 +1,210 @@
+//! Policies on the command line: `policy list|check|show`, `run`, `status` and `prune`, as a person and a cron line use them.
+
+#![allow(clippy::unwrap_used)]
+
+mod harness;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::process::Command;
+
+use harness::s3::Server;
+use harness::{Lab, Outcome, PROGRAM, tree};
+use serde_json::Value;
+
+/// Writes the configuration.
+fn configure(lab: &Lab, text: &str) {
+    let text = text.replace("LAB", lab.path("").to_str().unwrap().trim_end_matches('/'));
+    fs::write(lab.path("config.toml"), text).unwrap();
+}
+
+fn snapferry(lab: &Lab, words: &[&str]) -> Outcome {
+    let config = lab.path("config.toml");
+    let words = words.iter().map(OsStr::new).chain([OsStr::new("--config"), config.as_os_str()]);
+    lab.run(words)
+}
+
+/// What a person sees: exit code, stdout and stderr.
+fn seen(lab: &Lab, words: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(PROGRAM);
+    command.args(words).arg("--config").arg(lab.path("config.toml")).arg("--state-dir").arg(lab.path("state"));
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+const THREE: &str = r#"
+[defaults]
+retention = { keep_last = 1 }
+[policy.a]
+source = "LAB/a"
+target = "LAB/dr-a"
+[policy.b]
+source = "LAB/b"
+target = "LAB/dr-b"
+schedule = "@daily"
+[policy.c]
+source = "LAB/c"
+target = "LAB/dr-c"
+[policy.off]
+source = "LAB/off"
+target = "LAB/dr-off"
+enabled = false
+"#;
+
+#[test]
+fn one_that_fails_does_not_stop_the_others() {
+    let lab = Lab::new();
+    configure(&lab, THREE);
+    for name in ["a", "c"] {
+        tree::put(&lab.path(name), b"file", name.as_bytes());
+    }
+    let outcome = snapferry(&lab, &["run", "--all", "--at-once", "1"]).exits(1).says("1 of 3 policies failed");
+    let policies = outcome.report["policies"].as_array().unwrap();
+    let of = |name: &str| policies.iter().find(|policy| policy["policy"] == name).unwrap();
+    assert_eq!(policies.len(), 3, "what is disabled does not run");
+    for name in ["a", "c"] {
+        assert_eq!(of(name)["state"], "sealed");
+        tree::assert_same(&lab.path(name), &lab.path(&format!("dr-{name}")));
+    }
+    assert_eq!((&of("b")["state"], &of("b")["error"]["side"]), (&"failed".into(), &"source".into()));
+    assert!(!lab.path("dr-b").exists(), "nothing is made for what cannot run");
+    // By themselves all is well, and quiet where nobody reads.
+    let (code, stdout, stderr) = seen(&lab, &["run", "a", "c", "--quiet"]);
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (0, "", ""));
+    assert_eq!(seen(&lab, &["run", "nobody"]).0, 2);
+    assert_eq!(seen(&lab, &["run"]).0, 2);
+}
+
+#[test]
+fn the_screen_says_what_to_look_at() {
+    let lab = Lab::new();
+    configure(&lab, THREE);
+    for name in ["a", "b", "c"] {
+        tree::put(&lab.path(name), b"file", name.as_bytes());
+    }
+    let (code, stdout, stderr) = seen(&lab, &["status"]);
+    assert_eq!(code, 1, "nothing is sealed yet");
+    assert!(stdout.lines().any(|line| line.starts_with("a ") && line.contains("never")), "{stdout}");
+    assert!(stdout.lines().any(|line| line.starts_with("off ") && line.contains("disabled")), "{stdout}");
+    assert!(stderr.contains("somebody should look at a, b, c"), "{stderr}");
+    snapferry(&lab, &["run", "--all"]).exits(0);
+    let (code, stdout, _) = seen(&lab, &["status"]);
+    assert_eq!(code, 0, "{stdout}");
+    assert_eq!(stdout.lines().filter(|line| line.contains("fresh")).count(), 3, "{stdout}");
+    let report = snapferry(&lab, &["status"]).exits(0).report;
+    assert_eq!((&report["stale"], &report["policies"][1]["sealed"]["objects"]), (&Value::Bool(false), &1.into()));
+    assert!(report["policies"][1]["next"].is_string() && report["policies"][0]["next"].is_null());
+    // One whose content is too old is named, though its last run went well.
+    configure(&lab, &THREE.replace("[policy.c]", "[policy.c]\nrpo = \"1s\""));
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let (code, stdout, stderr) = seen(&lab, &["status"]);
+    assert_eq!(code, 1);
+    assert!(stdout.lines().any(|line| line.starts_with("c ") && line.contains("stale")), "{stdout}");
+    assert!(stderr.contains("look at c\n"), "{stderr}");
+    // One whose target is not what it was cannot be asked.
+    fs::remove_dir_all(lab.path("dr-a")).unwrap();
+    fs::write(lab.path("dr-a"), "no directory").unwrap();
+    let (code, stdout, _) = seen(&lab, &["status"]);
+    assert!(code == 1 && stdout.contains("unreachable"), "{stdout}");
+}
+
+#[test]
+fn each_snapshot_is_told_why_it_stays_or_goes() {
+    let lab = Lab::new();
+    configure(&lab, &THREE.replace("[policy.a]", "[policy.a]\nsnapshot = \"night-%s\""));
+    tree::put(&lab.path("a"), b"file", b"one");
+    snapferry(&lab, &["run", "a", "--snapshot", "night-1000000000"]).sealed();
+    // With everything kept, the rehearsal of other rules shows what would go.
+    configure(
+        &lab,
+        &THREE.replace("keep_last = 1", "keep_last = 9").replace("[policy.a]", "[policy.a]\nsnapshot = \"night-%s\""),
+    );
+    snapferry(&lab, &["run", "a", "--snapshot", "night-1000000001"]).sealed();
+    snapferry(&lab, &["run", "a", "--snapshot", "by-another-name"]).sealed();
+    snapferry(&lab, &["run", "a", "--snapshot", "night-1000000002"]).sealed();
+    configure(&lab, &THREE.replace("[policy.a]", "[policy.a]\nsnapshot = \"night-%s\""));
+    let target = lab.path("dr-a");
+    let hold = ["snapshot".as_ref(), "hold".as_ref(), target.as_os_str(), "night-1000000000".as_ref()];
+    lab.run(hold).exits(0);
+    let (code, stdout, _) = seen(&lab, &["prune", "a", "--dry-run"]);
+    assert_eq!(code, 0);
+    let lines: Vec<&str> = stdout.lines().collect();
+    let of = |name: &str| *lines.iter().find(|line| line.contains(name)).unwrap();
+    assert!(of("night-1000000002").starts_with("KEEP") && of("night-1000000002").contains("the base"), "{stdout}");
+    assert!(of("by-another-name").starts_with("KEEP") && of("by-another-name").contains("not made"), "{stdout}");
+    assert!(
+        of("night-1000000001").starts_with("GO") && of("night-1000000001").contains("beyond every rule"),
+        "{stdout}"
+    );
+    assert!(of("night-1000000000").starts_with("KEEP") && of("night-1000000000").contains("held"), "{stdout}");
+    assert!(target.join(".snapshot/night-1000000001").exists(), "a rehearsal removes nothing");
+    snapferry(&lab, &["prune", "a"]).exits(0);
+    let there = |name: &str| [lab.path("a"), target.clone()].map(|bucket| bucket.join(".snapshot").join(name).exists());
+    assert_eq!(there("night-1000000001"), [false, false]);
+    // The hold is the target's.
+    assert_eq!(there("night-1000000000"), [false, true]);
+    assert_eq!((there("night-1000000002"), there("by-another-name")), ([true, true], [true, true]));
+}
+
+#[test]
+fn what_is_missing_is_found_before_the_night() {
+    let lab = Lab::new();
+    configure(&lab, THREE);
+    for name in ["a", "c"] {
+        tree::put(&lab.path(name), b"file", name.as_bytes());
+    }
+    let before = tree::content(&lab.path("a"));
+    let report = snapferry(&lab, &["policy", "check"]).exits(1).report;
+    let states: Vec<&str> =
+        report["policies"].as_array().unwrap().iter().map(|checked| checked["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["enabled", "disabled", "enabled", "disabled"]);
+    let (code, stdout, stderr) = seen(&lab, &["policy", "check", "b"]);
+    assert_eq!(code, 1);
+    assert!(stdout.contains("NO  source reach:") && stdout.contains("what to do:"), "{stdout}");
+    assert!(stderr.contains("1 of 1 policies cannot run"), "{stderr}");
+    assert_eq!(tree::content(&lab.path("a")), before, "a check leaves nothing behind");
+    // Two that write to one place are refused, and so is everything else that is asked of such a file.
+    configure(&lab, &THREE.replace("LAB/dr-c", "LAB/dr-a/"));
+    for words in [&["policy", "check"][..], &["policy", "list"], &["run", "b"], &["serve"], &["status"]] {
+        snapferry(&lab, words).exits(2).says("that of policy a");
+    }
+    assert!(!lab.path("dr-a").exists());
+}
+
+/// A bucket without versions keeps no snapshot but the newest: that is found out by asking the server.
+#[test]
+fn a_target_without_versions_is_partial() {
+    let Some(server) = Server::from_environment("SNAPFERRY_TEST_S3") else { return };
+    let lab = Lab::new();
+    tree::put(&lab.path("a"), b"file", b"a");
+    let target = server.unversioned("policy-plain");
+    configure(&lab, &format!("[policy.a]\nsource = \"LAB/a\"\ntarget = \"{}\"\n", target.url()));
+    let report = snapferry(&lab, &["policy", "check"]).exits(1).says("switch versioning on").report;
+    assert_eq!((&report["policies"][0]["state"], &report["partial"]), (&"partial".into(), &1.into()));
+    let versioned = server.bucket("policy-versioned");
+    configure(&lab, &format!("[policy.a]\nsource = \"LAB/a\"\ntarget = \"{}\"\n", versioned.url()));
+    let report = snapferry(&lab, &["policy", "check"]).exits(0).report;
+    let findings = report["policies"][0]["findings"].as_array().unwrap();
+    let write = findings.iter().find(|finding| finding["what"] == "write").unwrap();
+    assert!(write["detail"].as_str().unwrap().contains("conditions are heeded"), "{write}");
+    configure(&lab, &format!("[policy.a]\nsource = \"LAB/a\"\ntarget = \"{}\"\n", server.url("policy-nowhere")));
+    let report = snapferry(&lab, &["policy", "check"]).exits(1).report;
+    assert_eq!(report["policies"][0]["state"], "disabled");
+}
+
+#[test]
+fn a_run_leaves_its_metrics_for_the_collector() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("prom")).unwrap();
+    configure(&lab, &format!("[metrics]\ntextfile_directory = \"LAB/prom\"\n{THREE}"));
+    tree::put(&lab.path("a"), b"file", b"a");
+    snapferry(&lab, &["run", "a"]).sealed();
+    snapferry(&lab, &["run", "b"]).exits(1);
+    let text = fs::read_to_string(lab.path("prom/snapferry-a.prom")).unwrap();
+    assert!(text.contains("snapferry_last_run_success{policy=\"a\"} 1.0\n"), "{text}");
+    assert!(!text.contains("policy=\"b\""), "{text}");
+    let text = fs::read_to_string(lab.path("prom/snapferry-b.prom")).unwrap();
+    assert!(text.contains("snapferry_last_run_success{policy=\"b\"} 0.0\n"), "{text}");
+    assert!(text.contains("snapferry_policy_state{policy=\"b\",state=\"never\"} 1\n"), "{text}");
+}
