@@ -449,8 +449,9 @@ impl Bucket {
 }
 
 fn unfinished(job: &Job) -> Error {
-    Error::new(Kind::Refused, format!("a sync from {} was left unfinished there", job.source))
-        .hint("let that sync run to its end first: what is there now is neither its base nor its snapshot")
+    let work = job.work();
+    job.left_unfinished()
+        .hint(format!("let that {work} run to its end first: what is there now is neither what was nor what is to be"))
 }
 
 /// The record of a snapshot that the store keeps and that nothing has looked into.

@@ -15,7 +15,7 @@ use crate::journal::Memory;
 use crate::manifest::Manifest;
 use crate::progress::{Level, Phase, Progress};
 use crate::report::{Report, State};
-use crate::run::{Base, Bounds, Origin, Run, Unfinished, stopped};
+use crate::run::{Base, Bounds, OnDrift, Origin, Run, Unfinished, stopped};
 use crate::seal::seal;
 use crate::snapshot::{Name, SnapshotKind};
 use crate::verify::read_back;
@@ -122,6 +122,7 @@ impl Replication {
         }
         self.run.progress.enter(Phase::Snapshotting);
         let mut unfinished = self.run.unfinished(lease).await?;
+        self.respect_restore(unfinished.as_ref())?;
         if let Some(unfinished) = &mut unfinished
             && !self.goes_on(name, &unfinished.job).await?
         {
@@ -177,6 +178,20 @@ impl Replication {
         }
         self.run.progress.enter(Phase::Proving);
         Box::pin(self.run.prove(from, base, true)).await
+    }
+
+    /// Somebody wanted the target as it was: who would make it something else has to say so.
+    fn respect_restore(&self, unfinished: Option<&Unfinished>) -> Result<()> {
+        match unfinished.map(|unfinished| &unfinished.job) {
+            Some(job) if job.is_restore() && self.run.bounds.on_drift == OnDrift::Refuse => {
+                let error = job.left_unfinished().on(Side::Target).at(self.run.target.address());
+                Err(error.hint(
+                    "finish it with the same restore command, or run again with --on-drift repair to make the target \
+                     what the snapshot says",
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// True when this run is another try of the very snapshot that `job` died on.
@@ -442,7 +457,7 @@ mod tests {
     use super::*;
     use crate::bucket::OpenOptions;
     use crate::job::new_id;
-    use crate::run::{MaxDelete, OnDrift};
+    use crate::run::MaxDelete;
     use crate::snapshot::clone::CloneMode;
     use crate::store::Condition;
     use crate::transfer::Limits;

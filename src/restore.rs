@@ -118,13 +118,10 @@ async fn tidy(target: &Bucket) -> Result<()> {
 /// Brings a snapshot into a place that has nothing.
 async fn fill(run: &mut Run, origin: &Origin, lease: &Arc<Lease>) -> Result<()> {
     let unfinished = run.unfinished(lease).await?;
-    let ours =
-        |job: &Job| job.snapshot == origin.name && job.source == run.source.address() && !Restore::is_name(&job.id);
-    if unfinished.as_ref().is_some_and(|unfinished| !ours(&unfinished.job)) {
-        return Err(Error::new(Kind::Refused, "another job was left unfinished there")
-            .on(Side::Target)
-            .at(run.target.address())
-            .hint("restore to another place"));
+    let ours = |job: &Job| job.snapshot == origin.name && job.source == run.source.address() && !job.is_restore();
+    if let Some(job) = unfinished.as_ref().map(|unfinished| &unfinished.job).filter(|job| !ours(job)) {
+        let error = job.left_unfinished().on(Side::Target).at(run.target.address());
+        return Err(error.hint("restore to another place"));
     }
     let mut memory = run.recall().await?;
     let plan = Box::pin(run.plan(origin, None, unfinished.as_ref(), &mut memory)).await?;
@@ -230,7 +227,11 @@ async fn mark(run: &Run, request: &Request, manner: &Manner, unfinished: Option<
     let found = run.target.catalog().restore(&marker.id).await?;
     match (unfinished, found) {
         (Some(unfinished), _) if unfinished.job.id != marker.name() => {
-            Err(left_by(&unfinished.job).at(run.target.address()))
+            let (job, work) = (&unfinished.job, unfinished.job.work());
+            Err(job
+                .left_unfinished()
+                .at(run.target.address())
+                .hint(format!("let that {work} run to its end first, or restore to a new place")))
         }
         (Some(_), Some(found)) => Ok(Restore { finished: None, ..found }),
         (None, Some(Restore { finished: Some(finished), job, .. })) if !manner.again => Err(Error::new(
@@ -247,13 +248,6 @@ async fn mark(run: &Run, request: &Request, manner: &Manner, unfinished: Option<
             Ok(Restore { safety_snapshot, ..marker })
         }
     }
-}
-
-fn left_by(job: &Job) -> Error {
-    let Job { id, snapshot, source, .. } = job;
-    let what = if Restore::is_name(id) { "restore" } else { "sync" };
-    Error::new(Kind::Refused, format!("a {what} of {snapshot} from {source} was left unfinished there ({id})"))
-        .hint(format!("let that {what} run to its end first, or restore to a new place"))
 }
 
 /// The name of a snapshot of what is there before a restore that begins at this moment.

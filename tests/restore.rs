@@ -355,10 +355,38 @@ fn what_another_job_left_half_way_is_not_trampled_on() {
     child.kill().unwrap();
     child.wait().unwrap();
     in_place(&lab, &dr, "monday", &primary, &[]).exits(3).says("a restore of tuesday");
+    // Nor does a sync, either way.
+    let elsewhere = lab.path("elsewhere");
+    lab.sync(&primary, &elsewhere, "wednesday", &[]).exits(3).says("a restore of tuesday").says("let that restore run");
+    let half = tree::content_fingerprint(&primary);
+    let third = copy_of(&lab, &dr, "third");
+    let refused = lab.sync(third, &primary, "wednesday", &[]).exits(3);
+    refused.says("a restore of tuesday").says("same restore command").says("--on-drift repair");
+    assert_eq!(half, tree::content_fingerprint(&primary));
     lab.run(restore).exits(0);
     tree::assert_same(&primary, &dr);
     in_place(&lab, &dr, "monday", &primary, &[]).exits(0);
     tree::assert_same(&primary, &snapshot_of(&dr, "monday"));
+}
+
+#[test]
+fn a_sync_replaces_what_a_restore_left_half_way_for_who_says_so() {
+    let (lab, primary, dr) = lab();
+    damage(&primary);
+    lab.sync(&primary, &dr, "tuesday", &["--max-delete", "100%"]).sealed();
+    let bucket = dr.to_str().unwrap();
+    let restore = ["restore", bucket, "--snapshot", "monday", "--in-place", "--confirm", "monday"];
+    let (mut child, _log) = lab.until(&restore, "COMMITTING").unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    tree::put(&primary, b"notes", b"of wednesday");
+    lab.sync(&primary, &dr, "wednesday", &[]).exits(3).says("a restore of monday").says("same restore command");
+    lab.sync(&primary, &dr, "wednesday", &["--on-drift", "repair", "--max-delete", "100%"]).sealed();
+    tree::assert_same(&dr, &primary);
+    tree::visit(&dr.join(".snapferry/staging"), &mut |path, left| assert!(left.is_dir(), "{}", path.display()));
+    // It is over: it can begin anew.
+    lab.run(restore).exits(0);
+    tree::assert_same(&dr, &snapshot_of(&dr, "monday"));
 }
 
 #[test]

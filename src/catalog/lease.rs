@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Catalog, document_attributes, steadily};
+use super::{Catalog, Restore, document_attributes, steadily};
 use crate::error::{Error, Kind, Result};
 use crate::key::Key;
 use crate::manifest::Pin;
@@ -36,6 +36,25 @@ pub struct Job {
     pub source: String,
     /// The start of the machine it ran on: after another start, unsynced writes may be gone.
     pub boot: String,
+}
+
+impl Job {
+    /// True for a restore in place.
+    pub fn is_restore(&self) -> bool {
+        Restore::is_name(&self.id)
+    }
+
+    /// What it does, in a word.
+    pub fn work(&self) -> &'static str {
+        if self.is_restore() { "restore" } else { "sync" }
+    }
+
+    /// The refusal of what it is in the way of since it was left half-way.
+    pub(crate) fn left_unfinished(&self) -> Error {
+        let Self { id, snapshot, source, .. } = self;
+        let what = format!("a {} of {snapshot} from {source} was left unfinished there ({id})", self.work());
+        Error::new(Kind::Refused, what)
+    }
 }
 
 /// The document.
