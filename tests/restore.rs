@@ -554,3 +554,35 @@ fn a_bucket_that_keeps_no_versions_is_replaced_only_by_who_accepts_that() {
         assert_equal(without_reserved(&primary), &monday, "the primary");
     }
 }
+
+/// Restores over what is there where names are in each other's way: it works, or nothing is replaced and the key is named.
+fn nested(server: &Server, wanted: &[(&str, &str)], there: &[(&str, &str)]) {
+    let lab = Lab::new();
+    let content = |pairs: &[(&str, &str)]| {
+        let pairs = pairs.iter().map(|(key, data)| (key.as_bytes().to_vec(), data.as_bytes().to_vec()));
+        Content(pairs.collect())
+    };
+    let (monday, damaged) = (content(wanted), content(there));
+    let (primary, dr) = (server.bucket("restore-nested"), server.bucket("restore-nested-dr"));
+    primary.change(&Content::default(), &monday);
+    lab.sync(primary.url(), dr.url(), "monday", &[]).sealed();
+    // Where `a/b` was once, versitygw holds no `a`, even after that has gone.
+    let live = server.bucket("restore-nested-live");
+    live.change(&Content::default(), &damaged);
+    let outcome = in_place(&lab, dr.url(), "monday", live.url(), &["--max-delete", "100%"]);
+    match outcome.code {
+        0 => assert_equal(without_reserved(&live), &monday, "restored"),
+        _ => {
+            outcome.exits_with_one_of(&[1, 3]).says(&format!("key `{}`", wanted[0].0)).says("in the way");
+            assert_equal(without_reserved(&live), &damaged, "touched");
+        }
+    }
+}
+
+#[test]
+fn an_object_where_a_folder_was_is_replaced_or_nothing_is() {
+    for server in servers() {
+        nested(&server, &[("a/b", "inside"), ("other", "one")], &[("a", "in the way"), ("other", "two")]);
+        nested(&server, &[("a", "an object"), ("other", "one")], &[("a/b", "in the way"), ("other", "two")]);
+    }
+}

@@ -213,6 +213,10 @@ fn with_hint(error: Error, code: &str, kind: Kind) -> Error {
             error.hint("an older server: try conditional=false, versions=off or checksum=md5 in its URL")
         }
         "BadDigest" => error.hint("the bytes were changed on their way; run again"),
+        // Servers that keep objects as files, such as versitygw.
+        "ObjectParentIsFile" | "ExistingObjectIsDirectory" => error.hint(
+            "this server cannot hold `a` beside `a/b`: remove what is in the way, or use one that can, and run again",
+        ),
         _ if kind == Kind::Denied => {
             error.hint("check the credentials (environment or &profile=) and the bucket's policy")
         }
