@@ -113,6 +113,17 @@ impl<'a> Place<'a> {
     }
 }
 
+/// Checks that a snapshot of the bucket that a URL names can have this name. Asks nobody.
+///
+/// # Errors
+/// `Usage` says which names it can have.
+pub fn check_name(url: &str, name: &Name) -> Result<()> {
+    match Place::of(url)? {
+        Place::Ozone => name.check_for_ozone(),
+        Place::Directory(_) | Place::S3 | Place::Memory(_) => Ok(()),
+    }
+}
+
 /// The URL without secrets of the bucket that a URL, or a plain path, names. Asks nobody.
 ///
 /// # Errors

@@ -82,6 +82,8 @@ impl Replication {
             None => self.free_name().await?,
         };
         self.run.report.snapshot = Some(name.clone());
+        self.run.source.provider().check_name(name).map_err(|error| error.on(Side::Source))?;
+        self.run.target.provider().check_name(name).map_err(|error| error.on(Side::Target))?;
         self.run.progress.works_on(name);
         if self.is_sealed(name).await? {
             return Ok(());
@@ -106,7 +108,8 @@ impl Replication {
     async fn free_name(&self) -> Result<Name> {
         let mut moment = self.request.moment;
         loop {
-            let name = Name::at(moment);
+            let name = self.run.source.provider().fitting(Name::at(moment));
+            let name = self.run.target.provider().fitting(name);
             if self.run.target.record(&name).await.map_err(|error| error.on(Side::Target))?.is_none() {
                 return Ok(name);
             }

@@ -254,6 +254,7 @@ async fn mark(run: &Run, request: &Request, manner: &Manner, unfinished: Option<
 async fn safety_name(target: &Bucket, mut moment: Timestamp) -> Result<Name> {
     loop {
         let name: Name = format!("before-restore-{}", moment.strftime("%Y-%m-%dT%H%M%SZ")).parse()?;
+        let name = target.provider().fitting(name);
         if target.record(&name).await?.is_none() {
             return Ok(name);
         }

@@ -206,7 +206,7 @@ pub(super) async fn list(bucket: &str, common: &Common, output: &Output) -> Resu
 
 async fn create(arguments: Create, common: &Common, output: &Output) -> Result<()> {
     let bucket = common.open(&arguments.bucket, arguments.clone).await?;
-    let name = arguments.name.unwrap_or_else(|| Name::at(Timestamp::now()));
+    let name = arguments.name.unwrap_or_else(|| bucket.provider().fitting(Name::at(Timestamp::now())));
     if bucket.record(&name).await?.is_some() {
         return Err(Error::new(Kind::Refused, format!("it has a snapshot {name} already"))
             .at(bucket.address())

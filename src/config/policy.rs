@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Span, Timestamp};
 use super::hook::hooks;
 use super::reader::{Table, Value};
 use super::{Config, is_policy_name};
-use crate::bucket::address;
+use crate::bucket::{address, check_name};
 use crate::delta::Delta;
 use crate::policy::{Policy, Settings};
 use crate::replicate::Proof;
@@ -22,6 +22,9 @@ use crate::units;
 
 /// Scheduled times whose names are compared.
 const NAMES_COMPARED: usize = 200;
+
+/// A moment by which names are judged: the beginning of 2027, in UTC.
+const NEW_YEAR: Timestamp = Timestamp::constant(1_798_761_600, 0);
 
 /// Changes of a zone's clock at which they are.
 const CLOCK_CHANGES: usize = 2;
@@ -112,7 +115,7 @@ pub(super) fn policies(name: &str, mut table: Table<'_, '_>, base: &Settings, co
     let mut policies = Vec::new();
     for bucket in each {
         let resolve = |(side, at, url): &(&'static str, usize, String)| {
-            let resolved = bucket_url(url, bucket, config);
+            let resolved = bucket_url(url, bucket, &settings.pattern, config);
             resolved.map_err(|what| table.wrong_at(*at, side, what)).ok()
         };
         let (source, target) = (source.as_ref().and_then(resolve), target.as_ref().and_then(resolve));
@@ -126,7 +129,7 @@ pub(super) fn policies(name: &str, mut table: Table<'_, '_>, base: &Settings, co
 }
 
 /// The URL that a side's text stands for.
-fn bucket_url(text: &str, bucket: Option<&String>, config: &Config) -> Result<String, String> {
+fn bucket_url(text: &str, bucket: Option<&String>, pattern: &Pattern, config: &Config) -> Result<String, String> {
     let filled = match (bucket, text.contains("{bucket}")) {
         (Some(bucket), true) => text.replace("{bucket}", bucket),
         (None, false) => text.to_owned(),
@@ -135,6 +138,9 @@ fn bucket_url(text: &str, bucket: Option<&String>, config: &Config) -> Result<St
     };
     let url = config.resolve(&filled).map_err(|error| with_way_out(&error))?;
     address(&url).map_err(|error| with_way_out(&error))?;
+    if let Ok(name) = pattern.name(&NEW_YEAR.to_zoned(TimeZone::UTC)) {
+        check_name(&url, &name).map_err(|error| with_way_out(&error))?;
+    }
     Ok(url)
 }
 
@@ -148,11 +154,10 @@ fn with_way_out(error: &crate::error::Error) -> String {
 /// Two scheduled runs must not make one snapshot: the second would find it sealed and do nothing.
 fn check_names(table: &Table<'_, '_>, settings: &Settings) {
     let Some(schedule) = &settings.schedule else { return };
-    let new_year = Timestamp::constant(1_798_761_600, 0);
     // Names are most alike where a clock is set back.
-    let changes = settings.zone.following(new_year).take(CLOCK_CHANGES).map(|change| change.timestamp());
+    let changes = settings.zone.following(NEW_YEAR).take(CLOCK_CHANGES).map(|change| change.timestamp());
     let before = changes.filter_map(|change| change.checked_sub(SignedDuration::from_hours(3)).ok());
-    for mut moment in std::iter::once(new_year).chain(before) {
+    for mut moment in std::iter::once(NEW_YEAR).chain(before) {
         let mut names = HashSet::new();
         for _ in 0..NAMES_COMPARED {
             let Some(next) = schedule.next(moment) else { return };
@@ -161,7 +166,7 @@ fn check_names(table: &Table<'_, '_>, settings: &Settings) {
             if !names.insert(name.clone()) {
                 table.wrong(format_args!(
                     "`snapshot` names the run at {} {name}, as one shortly before it; write a finer pattern, such as \
-                     snapshot-%Y-%m-%dT%H%M, or snapshot-%s where the clock is set back in autumn",
+                     snapshot-%Y-%m-%d-%H%M, or snapshot-%s where the clock is set back in autumn",
                     next.strftime("%Y-%m-%d %H:%M %Z")
                 ));
                 return;

@@ -149,6 +149,10 @@ fn broken_files_say_what_is_wrong_and_where() {
         (with("schedule = \"0 0 30 2 *\""), &["line 4: policy.a.schedule: `0 0 30 2 *` never comes"]),
         (with("time_zone = \"Mars/Olympus\""), &["line 4: policy.a.time_zone: `Mars/Olympus` is no time zone"]),
         (with("snapshot = \"snap/%Y\""), &["line 4: policy.a.snapshot:"]),
+        (
+            "[policy.a]\nsource = \"o3://om/v01/bucket\"\ntarget = \"/b\"\nsnapshot = \"s-%Y-%m-%dT%H%M\"".into(),
+            &["line 2: policy.a.source: Ozone takes no snapshot named s-2027-01-01T0000; use lower-case"],
+        ),
         (with("schedule = \"@hourly\""), &["line 1: policy.a: `snapshot` names the run at", "finer pattern"]),
         (
             with("schedule = \"@hourly\"\nsnapshot = \"s-%Y%m%d%H%M\"\ntime_zone = \"Europe/Berlin\""),

@@ -78,6 +78,17 @@ pub trait Provider: fmt::Debug + Send + Sync {
         Ok(())
     }
 
+    /// Checks that a snapshot can have this name here, so that nobody copies for nothing.
+    fn check_name(&self, name: &Name) -> Result<()> {
+        let _ = name;
+        Ok(())
+    }
+
+    /// A name that was made up, in the form that it can have here.
+    fn fitting(&self, name: Name) -> Name {
+        name
+    }
+
     /// Takes a snapshot of the bucket as it is, or as it was at `as_of_ns`, and writes its manifest's segments.
     /// The snapshot's record is for the caller to publish.
     async fn take(&self, name: &Name, as_of_ns: Option<i64>) -> Result<Taken>;

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
-/// The name of a snapshot, as Ozone allows it: 3 to 63 characters, letters, digits, `-`, `.` and `_`, the first of them
-/// a letter or digit.
+/// The name of a snapshot: 3 to 63 characters, letters, digits, `-`, `.` and `_`, the first of them a letter or digit.
+/// Ozone takes fewer: see [`Name::check_for_ozone`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);
@@ -19,6 +19,32 @@ impl Name {
     /// The default name for a snapshot that is made at this moment: `snapshot-2026-11-21T030000Z`.
     pub fn at(moment: Timestamp) -> Self {
         Self(moment.to_zoned(TimeZone::UTC).strftime("snapshot-%Y-%m-%dT%H%M%SZ").to_string())
+    }
+
+    /// The same without capital letters.
+    #[must_use]
+    pub fn lowercase(&self) -> Self {
+        Self(self.0.to_ascii_lowercase())
+    }
+
+    /// Checks that Ozone takes a snapshot of this name, for which its rules for buckets hold (tried with 2.2.0): no capital
+    /// letters, no `_`, no `.` or `-` at the end or beside another, and no four numbers with dots between.
+    ///
+    /// # Errors
+    /// `Usage`, with the rules.
+    pub fn check_for_ozone(&self) -> Result<(), Error> {
+        let mark = |c: char| c == '-' || c == '.';
+        let beside = self.0.as_bytes().windows(2).any(|two| two.iter().all(|&byte| mark(byte.into())));
+        let wrong = self.0.contains(|c: char| c.is_ascii_uppercase() || c == '_')
+            || self.0.ends_with(mark)
+            || beside
+            || self.0.parse::<std::net::Ipv4Addr>().is_ok();
+        if !wrong {
+            return Ok(());
+        }
+        Err(Error::usage(format!("Ozone takes no snapshot named {self}")).hint(
+            "use lower-case letters, digits and single `-` or `.`, not at the end: snapshot-%Y-%m-%d-%H%M as a pattern",
+        ))
     }
 
     /// The text.
@@ -75,7 +101,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_as_ozone_allows_them() {
+    fn what_ozone_takes() {
+        for good in ["night-1", "a.b1", "snapshot-2026-11-21t030000z", &"x".repeat(63)] {
+            assert!(good.parse::<Name>().unwrap().check_for_ozone().is_ok(), "{good}");
+        }
+        for bad in ["Night-1", "a_b", "1.2.3.4", "a..b", "a-.b", "abc-", "abc.", "snapshot-2026-11-21T030000Z"] {
+            assert!(bad.parse::<Name>().unwrap().check_for_ozone().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names() {
         for good in ["abc", "snapshot-2026-11-21", "a.b_c", &"x".repeat(63)] {
             assert!(good.parse::<Name>().is_ok(), "{good}");
         }

@@ -56,6 +56,7 @@ impl Native {
                 .at(self.store.address())
                 .hint("leave out --as-of"));
         }
+        self.check_name(name)?;
         self.store.create_snapshot(name).await
     }
 
@@ -188,6 +189,14 @@ impl Provider for Native {
 
     async fn ready(&self) -> Result<()> {
         self.store.check_snapshots().await
+    }
+
+    fn check_name(&self, name: &Name) -> Result<()> {
+        name.check_for_ozone().map_err(|error| error.at(self.store.address()))
+    }
+
+    fn fitting(&self, name: Name) -> Name {
+        name.lowercase()
     }
 
     async fn take(&self, name: &Name, as_of_ns: Option<i64>) -> Result<Taken> {
