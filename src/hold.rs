@@ -1,5 +1,7 @@
 //! The hold on a snapshot for as long as a restore reads it: a policy's pruning would take it away midway.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio_util::sync::CancellationToken;
 
 use crate::bucket::Bucket;
@@ -35,28 +37,33 @@ impl RestoreHold {
         cancel: &CancellationToken,
         work: impl Future<Output = Result<()>>,
     ) -> Result<()> {
+        let begun = AtomicBool::new(false);
         let held = async {
-            self.take().await.map_err(|error| error.on(Side::Source))?;
+            match self.take(&begun).await {
+                Err(error) if cannot_write(&error) => {
+                    tracing::debug!("nothing holds {} while it is restored: {error}", self.snapshot);
+                }
+                outcome => outcome.map_err(|error| error.on(Side::Source))?,
+            }
             work.await
         };
         let outcome = cancel.run_until_cancelled(held).await.unwrap_or_else(|| Err(stopped()));
-        self.release().await;
+        if begun.load(Ordering::Relaxed) {
+            self.release().await;
+        }
         outcome
     }
 
-    async fn take(&self) -> Result<()> {
+    /// `begun` is true from when there may be a hold.
+    async fn take(&self, begun: &AtomicBool) -> Result<()> {
         let (catalog, name) = (self.bucket.catalog(), &self.snapshot);
         if catalog.hold(name).await?.is_some_and(|found| !self.is_of_this_restore(&found)) {
             return Ok(());
         }
+        begun.store(true, Ordering::Relaxed);
         let hold = Hold { reason: Some(self.reason.clone()), since: self.bucket.clock().now() };
-        match catalog.set_hold(name, &hold).await {
-            Err(error) if cannot_write(&error) => {
-                tracing::debug!("nothing holds {name} while it is restored: {error}");
-                return Ok(());
-            }
-            outcome => outcome?,
-        }
+        let set = catalog.set_hold(name, &hold).await;
+        set.inspect_err(|error| begun.store(!cannot_write(error), Ordering::Relaxed))?;
         // Whoever was about to remove it may not have seen the hold.
         self.bucket.record(name).await?.map(drop).ok_or_else(|| self.bucket.no_snapshot(name))
     }
@@ -84,6 +91,7 @@ impl RestoreHold {
     }
 }
 
+/// Also of who may not even ask: S3 says so of what is not there to who may not list.
 fn cannot_write(error: &Error) -> bool {
     matches!(error.kind(), Kind::Denied | Kind::Full)
 }

@@ -4,6 +4,7 @@
 use futures::stream::{self, TryStreamExt};
 use proptest::prelude::*;
 use snapferry::error::Kind as ErrorKind;
+use snapferry::key::Key;
 use snapferry::manifest::Kind;
 use snapferry::report::State;
 use snapferry::store::fault::{Effect, Rule, When};
@@ -138,9 +139,14 @@ fn a_damaged_bucket_becomes_as_it_was_and_goes_back() {
 #[test]
 fn what_cannot_be_held_is_restored_all_the_same() {
     block_on(async {
-        for effect in [None, Some(ErrorKind::Denied), Some(ErrorKind::Full)] {
+        // Who may not list is denied what is not there, too.
+        let asked = (Op::Fetch, ErrorKind::Denied);
+        for effect in [None, Some((Op::Write, ErrorKind::Denied)), Some((Op::Write, ErrorKind::Full)), Some(asked)] {
             let (world, wanted) = damaged((Like::Versioned, Like::Versioned), &first(), &damage()).await;
-            let rules = effect.map(|kind| Rule::new(Op::Write, When::From(1), Effect::Before(kind)));
+            let rules = effect.map(|(op, kind)| {
+                let key = Key::from(".snapferry/snapshots/night/hold.json");
+                Rule::new(op, When::From(1), Effect::Before(kind)).key(key)
+            });
             let (dr, record, _) = wrapped(&world.target, rules);
             world.restore_in_place(&dr, &world.source, "night").await.1.unwrap();
             check(&world, &wanted).await.unwrap();
