@@ -214,6 +214,10 @@ impl Jobs {
     /// One transaction that writes. `check` looks through the whole file first.
     fn write<T>(&self, check: bool, work: impl Fn(&WriteTransaction) -> Result<T, Trouble>) -> Result<T> {
         let done = self.steadily(|| {
+            // The first job of a machine is written down before it makes its own folder.
+            if let Some(folder) = self.path.parent() {
+                std::fs::create_dir_all(folder).map_err(|error| Trouble::File(error.into()))?;
+            }
             let database = builder().set_check_integrity_on_open(check).create(&self.path)?;
             let transaction = database.begin_write()?;
             let done = work(&transaction)?;
