@@ -13,7 +13,7 @@ mod siblings;
 mod walk;
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -45,7 +45,7 @@ impl LocalStore {
     /// # Errors
     /// `Usage` where it is no path.
     pub fn address_of(path: &str) -> Result<String> {
-        real_path(path)
+        real_path(Path::new(path))
             .map(|real| format!("file://{}", real.display()))
             .ok_or_else(|| Error::usage(format!("`{path}` is no path")))
     }
@@ -200,10 +200,21 @@ fn fetch(root: &Root, key: &Key) -> Result<Option<(Bytes, Pin)>> {
     Err(Error::new(ErrorKind::Changed, "the file changes all the time while it is read").key(key))
 }
 
-fn real_path(path: &str) -> Option<PathBuf> {
+fn real_path(path: &Path) -> Option<PathBuf> {
     let path = std::path::absolute(path).ok()?;
     let (existing, real) = path.ancestors().find_map(|part| Some((part.to_owned(), part.canonicalize().ok()?)))?;
     let rest = path.strip_prefix(&existing).unwrap_or(Path::new(""));
+    // What is made there will be real directories, so `..` leads back out of them; maybe to something that exists.
+    if rest.components().any(|part| part == Component::ParentDir) {
+        let mut real = real;
+        for part in rest.components() {
+            match part {
+                Component::ParentDir => drop(real.pop()),
+                part => real.push(part),
+            }
+        }
+        return real_path(&real);
+    }
     Some(real.join(rest).components().collect())
 }
 
