@@ -4,9 +4,12 @@
 
 mod harness;
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use harness::s3::Server;
 use harness::{Lab, Outcome, PROGRAM, tree};
@@ -207,4 +210,88 @@ fn a_run_leaves_its_metrics_for_the_collector() {
     let text = fs::read_to_string(lab.path("prom/snapferry-b.prom")).unwrap();
     assert!(text.contains("snapferry_last_run_success{policy=\"b\"} 0.0\n"), "{text}");
     assert!(text.contains("snapferry_policy_state{policy=\"b\",state=\"never\"} 1\n"), "{text}");
+}
+
+/// The snapshots that anybody sees in a directory.
+fn snapshots(bucket: &Path) -> BTreeSet<String> {
+    let trees = fs::read_dir(bucket.join(".snapshot")).unwrap();
+    trees.map(|tree| tree.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn nights_from_cron() {
+    let lab = Lab::new();
+    configure(
+        &lab,
+        "[policy.photos]\nsource = \"LAB/photos\"\ntarget = \"LAB/dr-photos\"\n\
+         snapshot = \"night-%Y%m%dT%H%M%S\"\nretention = { keep_last = 2 }\n",
+    );
+    let (source, target) = (lab.path("photos"), lab.path("dr-photos"));
+    fs::create_dir(&source).unwrap();
+    // Names are of seconds.
+    let next_night = |data: &str| {
+        std::thread::sleep(Duration::from_millis(1050));
+        tree::put(&source, format!("of/{data}").as_bytes(), data.as_bytes());
+    };
+    next_night("the first");
+    // Nothing is amiss on a machine on which nothing ever ran.
+    let (code, said, complained) = seen(&lab, &["run", "photos"]);
+    assert_eq!((code, complained.as_str()), (0, ""));
+    assert!(said.starts_with("photos: sealed night-"), "{said}");
+    let first = snapshots(&target);
+
+    // Cron sends by mail whatever is said.
+    next_night("the second");
+    assert_eq!(seen(&lab, &["run", "photos", "--quiet"]), (0, String::new(), String::new()));
+    tree::assert_same(&source, &target);
+
+    // A night that is refused says why and what to do, and touches nothing.
+    next_night("the third");
+    tree::put(&target, b"drift", b"mine");
+    let (code, said, complained) = seen(&lab, &["run", "photos", "--quiet"]);
+    assert_eq!((code, said.as_str()), (3, ""));
+    assert!(complained.contains("`drift`") && complained.contains("what to do: "), "{complained}");
+    assert!(!target.join("of/the third").exists());
+
+    next_night("the fourth");
+    fs::remove_file(target.join("drift")).unwrap();
+    let (code, said, complained) = seen(&lab, &["run", "photos"]);
+    assert_eq!((code, complained.as_str()), (0, ""));
+    tree::assert_same(&source, &target);
+    let first = first.first().unwrap();
+    assert!(said.contains(&format!("pruned at the target: {first}")), "{said}");
+    assert!(!snapshots(&target).contains(first) && snapshots(&target).len() == 2);
+    assert_eq!(snapshots(&source).len(), 2);
+    let jobs = snapferry(&lab, &["job", "list", "--policy", "photos"]).exits(0).report;
+    let states: Vec<&str> = jobs["jobs"].as_array().unwrap().iter().map(|job| job["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["FINISHED", "FAILED", "FINISHED", "FINISHED"]);
+}
+
+/// Also where it is spelled in another way, before and after there is anything.
+#[test]
+fn two_policies_do_not_share_a_target() {
+    let lab = Lab::new();
+    for is_there in [false, true] {
+        if is_there {
+            fs::create_dir(lab.path("dr")).unwrap();
+            std::os::unix::fs::symlink(lab.path("dr"), lab.path("link")).unwrap();
+        }
+        for target in ["LAB/dr", "LAB/dr/inside", "LAB/other/../dr", "LAB/link/inside", "LAB/other/../link"] {
+            if target.contains("link") && !is_there {
+                continue;
+            }
+            configure(
+                &lab,
+                &format!(
+                    "[policy.one]\nsource = \"LAB/one\"\ntarget = \"LAB/dr\"\n\
+                     [policy.two]\nsource = \"LAB/two\"\ntarget = \"{target}\"\n"
+                ),
+            );
+            for command in [&["policy", "check"][..], &["run", "one"], &["run", "--all"], &["status"]] {
+                let (code, said, complained) = seen(&lab, command);
+                assert_eq!((code, said.as_str()), (2, ""), "{command:?} with {target}");
+                assert!(complained.contains("line 4") && complained.contains("a target of its own"), "{complained}");
+            }
+        }
+    }
 }
