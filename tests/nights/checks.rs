@@ -96,7 +96,7 @@ impl Story {
         }
     }
 
-    /// The catalogue has one job for each run on this machine, and how it ended.
+    /// The catalogue has one job for each run that this machine can know of, and how it ended.
     pub(crate) fn check_jobs(&self) {
         let jobs = self.host.jobs.all().unwrap();
         let found: Vec<(String, String)> = jobs

@@ -92,7 +92,7 @@ struct Story {
     held: Option<String>,
     /// The newest sealed snapshot, and when its content was taken.
     sealed: Option<(String, Timestamp)>,
-    /// What this machine ran, the oldest first.
+    /// What this machine knows to have run, the oldest first.
     jobs: Vec<(String, &'static str)>,
 }
 
@@ -158,7 +158,9 @@ impl Story {
             last = due;
             if number == LOST {
                 self.host = host(self.lab.path("another machine"), &self.clock);
-                self.jobs.clear();
+                // What is known of earlier runs is what the receipts on the target tell.
+                let receipts = self.kept[1].iter().filter(|name| self.known(name).ours);
+                self.jobs = receipts.map(|name| (name.clone(), "FINISHED")).collect();
             }
             if QUIET.contains(&number) {
                 // A server tells times in seconds: what was written last night is to be older than this one's seal.
