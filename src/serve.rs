@@ -47,6 +47,8 @@ pub struct Server {
     chores: JoinSet<Done>,
     cancel: CancellationToken,
     estate: watch::Sender<Option<Estate>>,
+    /// It is being looked at how all policies stand.
+    looking: bool,
 }
 
 /// A policy between its runs.
@@ -54,7 +56,7 @@ pub struct Server {
 struct Watched {
     /// All that was scheduled up to here is done; unknown until its target could be asked.
     done_until: Option<Timestamp>,
-    /// It is being asked for, or a run is under way.
+    /// A run is under way.
     busy: bool,
     /// A run that failed is tried again then.
     again: Option<Instant>,
@@ -67,8 +69,6 @@ struct Watched {
 /// What a task found out.
 #[derive(Debug)]
 enum Done {
-    /// A policy was looked at.
-    Looked { policy: String, since: Option<Timestamp> },
     /// It ran for this scheduled time.
     Ran { policy: String, due: Timestamp, outcome: Result<()> },
     /// All policies were looked at.
@@ -82,16 +82,8 @@ impl Server {
     pub fn new(config: Config, host: Host, cancel: CancellationToken) -> Self {
         let permits = Arc::new(Semaphore::new(config.at_once));
         let (estate, _) = watch::channel(None);
-        Self {
-            host,
-            config,
-            watched: BTreeMap::new(),
-            permits,
-            runs: JoinSet::new(),
-            chores: JoinSet::new(),
-            cancel,
-            estate,
-        }
+        let (runs, chores) = (JoinSet::new(), JoinSet::new());
+        Self { host, config, watched: BTreeMap::new(), permits, runs, chores, cancel, estate, looking: false }
     }
 
     /// How all policies stand, looked at again and again.
@@ -131,6 +123,7 @@ impl Server {
                 self.watched.retain(|name, watched| watched.busy || config.policy(name).is_ok());
                 self.config = config;
                 self.check_all();
+                self.look();
             }
             Err(error) => tracing::error!("the configuration stays as it was: {error}"),
         }
@@ -172,43 +165,17 @@ impl Server {
             if watched.busy || watched.again.is_some_and(|again| again > Instant::now()) {
                 continue;
             }
-            let Some(since) = watched.done_until else {
-                watched.busy = true;
-                due.push((policy.clone(), None));
-                continue;
-            };
+            let Some(since) = watched.done_until else { continue };
             // A clock that was set back goes over the same times again: what is due is found by its name then.
             watched.done_until = Some(since.min(now));
             if let Some(slot) = schedule.due(since.min(now), now) {
                 watched.busy = true;
-                due.push((policy.clone(), Some(slot.timestamp())));
+                due.push((policy.clone(), slot.timestamp()));
             }
         }
         for (policy, slot) in due {
-            match slot {
-                Some(slot) => self.start(policy, slot),
-                None => self.ask(policy, now),
-            }
+            self.start(policy, slot);
         }
-    }
-
-    /// Asks up to when a policy's runs are done: by its target, so that a new machine knows, too.
-    fn ask(&mut self, policy: Policy, now: Timestamp) {
-        let host = self.host.clone();
-        self.chores.spawn(async move {
-            let outlook = Outlook::of(&policy, &host).await;
-            let since = match (&outlook.sealed, &outlook.last, &outlook.trouble) {
-                (_, _, Some(trouble)) => {
-                    tracing::warn!("{}: it is not known what is due: {trouble}", policy.name);
-                    None
-                }
-                (Some(sealed), ..) => Some(sealed.taken),
-                // A first run that came to nothing is due as soon as it can be.
-                (None, Some(last), _) if last.job.state != State::Finished => Some(Timestamp::UNIX_EPOCH),
-                (None, ..) => Some(now),
-            };
-            Done::Looked { policy: policy.name, since }
-        });
     }
 
     fn start(&mut self, policy: Policy, due: Timestamp) {
@@ -233,12 +200,6 @@ impl Server {
 
     fn take(&mut self, done: Result<Done, tokio::task::JoinError>) {
         match done {
-            Ok(Done::Looked { policy, since }) => {
-                let watched = self.watched.entry(policy).or_default();
-                watched.busy = false;
-                watched.done_until = since;
-                watched.again = since.is_none().then(|| Instant::now() + PAUSES[0]);
-            }
             Ok(Done::Ran { policy, due, outcome }) => {
                 let watched = self.watched.entry(policy).or_default();
                 watched.busy = false;
@@ -252,14 +213,21 @@ impl Server {
 
     /// Looks how all policies stand.
     fn look(&mut self) {
+        if std::mem::replace(&mut self.looking, true) {
+            return;
+        }
         let (policies, host) = (self.config.policies.clone(), self.host.clone());
         self.chores.spawn(async move { Done::Surveyed(Estate::survey(&policies, &host).await) });
     }
 
     /// Passes on how all policies stand, and tells of those that went stale.
     fn publish(&mut self, estate: Estate) {
+        self.looking = false;
         for outlook in &estate.policies {
             let watched = self.watched.entry(outlook.policy.clone()).or_default();
+            if watched.done_until.is_none() {
+                watched.done_until = done_until(outlook, estate.now);
+            }
             let stale = outlook.state.is_stale();
             if stale
                 && !watched.stale_told
@@ -274,6 +242,17 @@ impl Server {
             watched.stale_told = stale;
         }
         self.estate.send_replace(Some(estate));
+    }
+}
+
+/// Up to when a policy's runs are done: by its target, so that a new machine knows, too. None where that cannot be asked.
+fn done_until(outlook: &Outlook, now: Timestamp) -> Option<Timestamp> {
+    match (&outlook.sealed, &outlook.last) {
+        _ if outlook.trouble.is_some() => None,
+        (Some(sealed), _) => Some(sealed.taken),
+        // A first run that came to nothing is due as soon as it can be.
+        (None, Some(last)) if last.job.state != State::Finished => Some(Timestamp::UNIX_EPOCH),
+        (None, _) => Some(now),
     }
 }
 

@@ -175,6 +175,24 @@ fn what_is_missing_is_found_before_the_night() {
     assert!(!lab.path("dr-a").exists());
 }
 
+/// A disk that is not mounted leaves a mount point, which must not be filled in its place.
+#[test]
+fn a_target_that_was_there_is_not_made_anew() {
+    let lab = Lab::new();
+    configure(&lab, &THREE.replace("[policy.a]", "[policy.a]\nsnapshot = \"night-%s\""));
+    tree::put(&lab.path("a"), b"file", b"a");
+    snapferry(&lab, &["run", "a", "--snapshot", "night-1"]).sealed();
+    fs::rename(lab.path("dr-a"), lab.path("unmounted")).unwrap();
+    snapferry(&lab, &["run", "a"]).exits(3).says("is its disk mounted?");
+    assert!(!lab.path("dr-a").exists());
+    fs::create_dir(lab.path("dr-a")).unwrap();
+    snapferry(&lab, &["run", "a"]).exits(3).says("sealed night-1");
+    assert_eq!(fs::read_dir(lab.path("dr-a")).unwrap().count(), 0);
+    fs::remove_dir(lab.path("dr-a")).unwrap();
+    fs::rename(lab.path("unmounted"), lab.path("dr-a")).unwrap();
+    snapferry(&lab, &["run", "a"]).sealed();
+}
+
 /// A bucket without versions keeps no snapshot but the newest: that is found out by asking the server.
 #[test]
 fn a_target_without_versions_is_partial() {

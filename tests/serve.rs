@@ -177,7 +177,7 @@ fn killed_in_each_state_the_next_start_goes_on() {
 #[test]
 fn told_to_stop_it_parks_and_goes_on() {
     let lab = Lab::new();
-    configure(&lab, "bandwidth = \"512KiB\"\nconcurrency = 1\nschedule = \"*/2 * * * * *\"");
+    configure(&lab, "bandwidth = \"128KiB\"\nconcurrency = 1\nschedule = \"*/2 * * * * *\"");
     fill(&lab, 7);
     let mut serving = Serving::start(serve(&lab, "state", &["--no-listen", "-vv"]));
     serving.says(|line| line.ends_with("COPYING"));
@@ -193,8 +193,8 @@ fn told_to_stop_it_parks_and_goes_on() {
     drop(serving);
     let finished = jobs.iter().rfind(|job| job["state"] == "FINISHED").unwrap();
     let rest = finished["progress"]["bytes_copied"].as_u64().unwrap();
-    // Of what was under way when it stopped, one object at most is copied again.
-    assert!(copied + rest <= (25 * 64) << 10, "{copied} and then {rest}");
+    // What was under way when it stopped is copied again, and what the journal had not yet taken in.
+    assert!(rest < (24 * 64) << 10 && copied + rest <= (28 * 64) << 10, "{copied} and then {rest}");
     assert_newest_is_source(&lab);
 }
 

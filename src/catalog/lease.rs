@@ -25,6 +25,9 @@ use crate::process::Process;
 use crate::snapshot::Name;
 use crate::store::{Condition, Store};
 
+/// How long giving the lease back may take where it only spares the next job some waiting.
+const RELEASE_WAIT: Duration = Duration::from_secs(5);
+
 /// A job that has begun to change the target and has not sealed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
@@ -196,16 +199,21 @@ impl Lease {
         self.shared.check()
     }
 
-    /// Gives the lease back; `done` says that no job is half-way any more.
+    /// Gives the lease back; `done` says that no job is half-way any more. Where nothing is to be said but that, a server that
+    /// does not answer is not waited for: the lease ends by itself.
     pub async fn release(&self, done: bool) -> Result<()> {
-        self.shared
-            .change(|state| {
-                state.holder = None;
-                if done {
-                    state.unfinished = None;
-                }
-            })
-            .await
+        let released = self.shared.change(|state| {
+            state.holder = None;
+            if done {
+                state.unfinished = None;
+            }
+        });
+        if done {
+            return released.await;
+        }
+        tokio::time::timeout(RELEASE_WAIT, released).await.unwrap_or_else(|_| {
+            Err(Error::new(Kind::Unavailable, "the lease could not be given back; it ends by itself soon"))
+        })
     }
 }
 

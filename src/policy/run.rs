@@ -10,13 +10,14 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::Policy;
+use crate::blocking::blocking;
 use crate::bucket::{Bucket, OpenOptions};
 use crate::catalog::{Catalog, Ledger, Record};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, Side};
 use crate::hook::{Event, On, tell};
-use crate::job::{Job, Jobs, Kind as JobKind, new_id, recorded};
-use crate::pair::{Pair, Sides, folder};
+use crate::job::{Job, Jobs, Kind as JobKind, State as JobState, new_id, recorded};
+use crate::pair::{Pair, Sides, directory_path, folder};
 use crate::progress::Progress;
 use crate::prune::{Context, Pruned, prune};
 use crate::replicate::{Request, replicate};
@@ -160,7 +161,14 @@ async fn night(
 /// Both buckets, with the name of the snapshot written down as the policy's if it is not there yet.
 async fn ready(policy: &Policy, name: Result<Name>, host: &Host) -> Result<(Pair, Name)> {
     let name = name?;
-    let pair = open(policy, host, true).await?;
+    let pair = match sealed_before(policy, host).await {
+        Some(job) => {
+            let pair = open(policy, host, false).await?;
+            refuse_empty(&pair, &job).await.map_err(|error| error.on(Side::Target))?;
+            pair
+        }
+        None => open(policy, host, true).await?,
+    };
     pair.folder(&host.state_dir)?;
     let mut known = false;
     for view in pair.source_views() {
@@ -174,6 +182,27 @@ async fn ready(policy: &Policy, name: Result<Name>, host: &Host) -> Result<(Pair
         noted.await.map_err(|error| error.on(Side::Target))?;
     }
     Ok((pair, name))
+}
+
+/// The job that sealed something in this policy's directory before, as far as this machine remembers. Only a directory can
+/// be missing because a disk is.
+async fn sealed_before(policy: &Policy, host: &Host) -> Option<Job> {
+    directory_path(&policy.target)?;
+    let (jobs, name, target) = (host.jobs.clone(), policy.name.clone(), policy.target_address());
+    let all = blocking(move || jobs.all()).await.unwrap_or_default();
+    all.into_iter()
+        .find(|job| job.policy.as_ref() == Some(&name) && job.target == target && job.state == JobState::Finished)
+}
+
+/// Where a disk is not mounted, its mount point must not be filled in its place.
+async fn refuse_empty(pair: &Pair, job: &Job) -> Result<()> {
+    if pair.target.catalog().newest(Record::is_sealed).await?.is_some() {
+        return Ok(());
+    }
+    let snapshot = job.snapshot.as_ref().map_or("a snapshot", Name::as_str);
+    Err(Error::new(Kind::Refused, format!("nothing is sealed there, though {} sealed {snapshot}", job.id))
+        .at(&job.target)
+        .hint("is its disk mounted? To begin anew, run `snapferry sync SOURCE TARGET` once"))
 }
 
 /// Opens a policy's buckets.

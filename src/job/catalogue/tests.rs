@@ -152,9 +152,13 @@ fn what_cannot_be_written_is_an_error_and_stays_as_it_is() {
     let jobs = Jobs::at(folder.path());
     assert!(jobs.add(&[ended(1)]).is_err() && jobs.all().is_err());
     assert_eq!(set_aside(folder.path()), 0);
+    // A folder that is not there is made; where it cannot be, nobody is stopped by it.
     let missing = Jobs::at(&folder.path().join("missing"));
-    assert_eq!(missing.add(&[ended(1)]).unwrap_err().kind(), Kind::NotFound);
     assert_eq!(missing.all().unwrap(), []);
+    missing.add(&[ended(1)]).unwrap();
+    assert_eq!(ids(&missing), ["job-0001"]);
+    fs::write(folder.path().join("file"), "no folder").unwrap();
+    assert!(Jobs::at(&folder.path().join("file/state")).add(&[ended(1)]).is_err());
 }
 
 #[test]
