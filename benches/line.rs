@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use snapferry::bounds::{Bounds, MaxDelete, OnDrift};
 use snapferry::bucket::{Bucket, OpenOptions};
 use snapferry::error::Result;
 use snapferry::manifest::{Attributes, Entry, FileId, Pin};
 use snapferry::plan::{Circumstances, Inputs, Options, Trees, plan};
 use snapferry::replicate::{Proof, Request, replicate};
-use snapferry::run::{Bounds, MaxDelete, OnDrift};
 use snapferry::snapshot::clone::CloneMode;
 use snapferry::store::local::LocalStore;
 use snapferry::store::memory::MemoryStore;

@@ -78,7 +78,7 @@
 //! use snapferry::progress::Progress;
 //! use snapferry::replicate::{Proof, Request, replicate};
 //! use snapferry::report::State;
-//! use snapferry::run::{Bounds, MaxDelete, OnDrift};
+//! use snapferry::bounds::{Bounds, MaxDelete, OnDrift};
 //! use snapferry::snapshot::clone::CloneMode;
 //! use snapferry::store::Condition;
 //! use snapferry::transfer::Limits;
@@ -119,6 +119,7 @@
 //! ```
 
 pub(crate) mod blocking;
+pub mod bounds;
 pub mod bucket;
 pub mod catalog;
 pub mod checksum;
@@ -137,6 +138,7 @@ pub mod key;
 pub mod manifest;
 pub(crate) mod merge;
 pub mod metrics;
+pub(crate) mod origin;
 pub mod pair;
 pub mod plan;
 pub mod policy;

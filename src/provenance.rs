@@ -12,8 +12,8 @@ use crate::catalog::{Catalog, StoreSegments};
 use crate::error::Result;
 use crate::manifest::{Entry, Manifest};
 use crate::merge::{Entries, merge_by_key};
+use crate::origin::Origin;
 use crate::plan::{SpoolWriter, is_same_entry};
-use crate::run::Origin;
 
 /// What is known of a target that is to become as it was.
 pub(crate) struct Provenance {

@@ -8,14 +8,16 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::blocking::blocking;
+use crate::bounds::{Bounds, OnDrift};
 use crate::bucket::Bucket;
 use crate::catalog::{Catalog, FORMAT, Job, Lease, Receipt, ReceiptTotals, Record, write_manifest};
 use crate::error::{Error, Kind, Result, Side};
 use crate::journal::Memory;
 use crate::manifest::Manifest;
+use crate::origin::{Base, Origin};
 use crate::progress::{Level, Phase, Progress};
 use crate::report::{Report, State};
-use crate::run::{Base, Bounds, OnDrift, Origin, Run, Unfinished, stopped};
+use crate::run::{Run, Unfinished, stopped};
 use crate::seal::seal;
 use crate::snapshot::{Name, SnapshotKind};
 use crate::verify::read_back;
@@ -458,9 +460,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::bounds::MaxDelete;
     use crate::bucket::OpenOptions;
     use crate::job::new_id;
-    use crate::run::MaxDelete;
     use crate::snapshot::clone::CloneMode;
     use crate::store::Condition;
     use crate::transfer::Limits;

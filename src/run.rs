@@ -1,8 +1,6 @@
 //! One run on a target: the steps that replication and restore share.
 
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,13 +8,15 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::blocking::blocking;
-use crate::bucket::{Bucket, Snapshot};
-use crate::catalog::{Catalog, Job, Lease, Record, StoreSegments, manifest_writer, write_manifest};
+use crate::bounds::{Bounds, MaxDelete, OnDrift};
+use crate::bucket::Bucket;
+use crate::catalog::{Catalog, Job, Lease, StoreSegments, manifest_writer, write_manifest};
 use crate::error::{Error, Kind, Result, Side};
 use crate::journal::{Header, Journal, Memory};
 use crate::key::Key;
 use crate::manifest::{Entry, Kind as EntryKind, Manifest};
 use crate::merge::{Entries, merge_by_key};
+use crate::origin::{Base, Origin};
 use crate::plan::{Circumstances, Inputs, Options, Plan, Streams, Trees, find_trees, plan, staged_trees};
 use crate::process::boot;
 use crate::progress::{Phase, Progress};
@@ -30,65 +30,6 @@ use crate::verify::{Differences, Evidence, prove};
 
 /// How long a listing that may lag is given to catch up, before what it shows counts: longer each time.
 const SETTLING_MS: [u64; 4] = [100, 400, 1500, 4000];
-
-/// What to do about keys that somebody else changed on the target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnDrift {
-    /// Touch nothing and name them.
-    #[default]
-    Refuse,
-    /// Make them what the snapshot says.
-    Repair,
-}
-
-/// How many deletes are believed.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum MaxDelete {
-    /// This many objects.
-    Count(u64),
-    /// This share of the target's objects, in percent.
-    Percent(f64),
-}
-
-impl FromStr for MaxDelete {
-    type Err = String;
-
-    /// Reads a number, or a share as `50%`.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("`{text}` is no limit: write a number of objects, or a share as 50%");
-        match text.strip_suffix('%') {
-            Some(share) => match share.trim().parse::<f64>() {
-                Ok(share) if (0.0..=100.0).contains(&share) => Ok(Self::Percent(share)),
-                _ => Err(bad()),
-            },
-            None => text.parse().map(Self::Count).map_err(|_| bad()),
-        }
-    }
-}
-
-impl fmt::Display for MaxDelete {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Count(count) => count.fmt(f),
-            Self::Percent(share) => write!(f, "{share}%"),
-        }
-    }
-}
-
-/// What bounds a run, and where it keeps its files.
-#[derive(Debug, Clone)]
-pub struct Bounds {
-    /// How many deletes are believed.
-    pub max_delete: MaxDelete,
-    /// What to do about drift.
-    pub on_drift: OnDrift,
-    /// What limits the transfer.
-    pub limits: Limits,
-    /// Where this job keeps its files.
-    pub folder: PathBuf,
-    /// How long a lease lasts unless renewed.
-    pub lease_term: Duration,
-}
 
 /// A run under way.
 pub(crate) struct Run {
@@ -105,23 +46,6 @@ pub(crate) struct Run {
     /// Directories that change their name with all in them, from the plan on.
     trees: Trees,
     started: Instant,
-}
-
-/// The source's snapshot.
-pub(crate) struct Origin {
-    pub(crate) name: Name,
-    /// None for a dry run of a snapshot that does not exist yet.
-    pub(crate) snapshot: Option<(Snapshot, Manifest)>,
-    /// What is in the snapshot was made out from what the store said had changed: the proof lists it.
-    pub(crate) derived: bool,
-}
-
-/// The target's newest sealed snapshot.
-pub(crate) struct Base {
-    pub(crate) record: Record,
-    pub(crate) manifest: Manifest,
-    /// It is of this very source, so that the pins it remembers mean something.
-    pub(crate) same_source: bool,
 }
 
 /// What earlier jobs left half-way on the target.
@@ -600,12 +524,6 @@ impl Run {
     }
 }
 
-impl Origin {
-    pub(crate) fn taken(&self) -> Result<&(Snapshot, Manifest)> {
-        self.snapshot.as_ref().ok_or_else(|| Error::internal("a dry run went too far"))
-    }
-}
-
 /// What a proof has found.
 #[derive(Default)]
 struct Proved {
@@ -631,18 +549,4 @@ fn drifted(plan: &Plan, has_base: bool) -> Error {
     Error::new(Kind::Refused, format!("the target {what}: {}{more}", named.join(", ")))
         .on(Side::Target)
         .hint("save what is worth keeping, then run again with --on-drift repair to make it what the snapshot says")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn delete_limits() {
-        assert_eq!("50%".parse(), Ok(MaxDelete::Percent(50.0)));
-        assert_eq!("7".parse(), Ok(MaxDelete::Count(7)));
-        for bad in ["", "%", "101%", "-1", "NaN%", "x"] {
-            assert!(bad.parse::<MaxDelete>().is_err(), "{bad}");
-        }
-    }
 }

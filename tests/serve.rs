@@ -289,7 +289,7 @@ async fn what_was_slept_through_is_done_once_whatever_the_clock_does() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         // Longer than the server takes to look at the clock again.
-        tokio::time::sleep(Duration::from_millis(2500)).await;
+        tokio::time::sleep(Duration::from_millis(1700)).await;
         assert_eq!(sealed(&target), expected);
     };
     settle(&[]).await;

@@ -1,6 +1,6 @@
 use super::*;
+use crate::bounds::MaxDelete;
 use crate::hook::{Action, On};
-use crate::run::MaxDelete;
 
 #[test]
 fn names_stand_for_urls() {

@@ -10,12 +10,12 @@ use jiff::{SignedDuration, Timestamp, Zoned};
 
 pub use self::check::{Check, Finding, Readiness, check};
 pub use self::run::{Host, Ran, open, prune_both, run, run_as};
+use crate::bounds::{MaxDelete, OnDrift};
 use crate::bucket::address;
 use crate::error::Result;
 use crate::hook::{Event, FORMAT, Hook, On};
 use crate::replicate::Proof;
 use crate::retention::Rules;
-use crate::run::{MaxDelete, OnDrift};
 use crate::schedule::Schedule;
 use crate::snapshot::clone::CloneMode;
 use crate::snapshot::{Name, Pattern};

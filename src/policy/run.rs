@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Policy;
 use crate::blocking::blocking;
+use crate::bounds::Bounds;
 use crate::bucket::{Bucket, OpenOptions};
 use crate::catalog::{Catalog, Ledger, Record};
 use crate::clock::Clock;
@@ -22,7 +23,6 @@ use crate::progress::Progress;
 use crate::prune::{Context, Pruned, prune};
 use crate::replicate::{Request, replicate};
 use crate::report::{Report, State};
-use crate::run::Bounds;
 use crate::snapshot::Name;
 
 /// How long the lease on a target lasts unless renewed.
@@ -101,6 +101,9 @@ pub async fn run_as(
     };
     let work = Box::pin(night(policy, name, host, id, progress.clone(), cancel.clone()));
     let (ran, outcome) = recorded(&host.jobs, job, &progress, &cancel, work).await;
+    for missing in &ran.missing {
+        tracing::error!("{}: sealed, but: {missing}", policy.name);
+    }
     if let Some(event) = ran.event(policy, host.clock.now(), outcome.as_ref().err()) {
         tell(&policy.settings.hooks, &event).await;
     }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use snapferry::bounds::OnDrift;
 use snapferry::delta::Delta;
 use snapferry::error::Kind as ErrorKind;
 use snapferry::key::Key;
 use snapferry::plan::staging_key;
 use snapferry::report::{Report, State};
-use snapferry::run::OnDrift;
 use snapferry::store::fault::{Effect, Fault, Rule, When};
 use snapferry::store::local::LocalStore;
 use snapferry::store::memory::MemoryStore;

@@ -1,11 +1,11 @@
 //! Random bases, changes and drifts: after every run the target is the source, and what was sealed before stays.
 
 use proptest::prelude::*;
+use snapferry::bounds::OnDrift;
 use snapferry::error::Kind as ErrorKind;
 use snapferry::manifest::Kind;
 use snapferry::replicate::Proof;
 use snapferry::report::State;
-use snapferry::run::OnDrift;
 
 use super::tree::{Change, changes};
 use super::world::{Ask, Content, Like, World, block_on, difference};

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use snapferry::bounds::MaxDelete;
 use snapferry::error::Kind as ErrorKind;
 use snapferry::key::Key;
 use snapferry::report::State;
-use snapferry::run::MaxDelete;
 use snapferry::store::fault::{Effect, Fault, Op, Rule, When};
 
 use super::world::{Ask, Like, Place, World, block_on};

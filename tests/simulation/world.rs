@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use snapferry::bounds::{Bounds, MaxDelete, OnDrift};
 use snapferry::bucket::{Bucket, OpenOptions};
 use snapferry::delta::Delta;
 use snapferry::error::Result;
@@ -15,7 +16,6 @@ use snapferry::progress::Progress;
 use snapferry::replicate::{Proof, Request, replicate};
 use snapferry::report::Report;
 use snapferry::restore::{self, Manner, restore};
-use snapferry::run::{Bounds, MaxDelete, OnDrift};
 use snapferry::snapshot::clone::CloneMode;
 use snapferry::store::local::LocalStore;
 use snapferry::store::memory::MemoryStore;
