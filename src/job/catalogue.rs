@@ -4,7 +4,7 @@
 //! little where another has it open. A damaged file is set aside and a new one begun: nothing but convenience is lost.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -218,6 +218,7 @@ impl Jobs {
             if let Some(folder) = self.path.parent() {
                 std::fs::create_dir_all(folder).map_err(|error| Trouble::File(error.into()))?;
             }
+            self.begin()?;
             let database = builder().set_check_integrity_on_open(check).create(&self.path)?;
             let transaction = database.begin_write()?;
             let done = work(&transaction)?;
@@ -226,6 +227,25 @@ impl Jobs {
             Ok(Some(done))
         })?;
         done.ok_or_else(|| Error::internal("the job catalogue was not written"))
+    }
+
+    /// Makes the file where there is none. It is there whole or not at all: whoever is killed at it damages nothing.
+    fn begin(&self) -> Result<(), Trouble> {
+        let failed = |error: std::io::Error| Trouble::File(error.into());
+        // What is there but leads nowhere is not to be replaced.
+        if self.path.symlink_metadata().is_ok() {
+            return Ok(());
+        }
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let mut new = tempfile::Builder::new();
+        // As any file of this user; a temporary one is nobody else's to read.
+        new.prefix("jobs.redb.new-").permissions(fs::Permissions::from_mode(0o666));
+        let new = new.tempfile_in(folder).map_err(failed)?;
+        builder().create(new.path())?.close()?;
+        match new.persist_noclobber(&self.path) {
+            Err(lost) if lost.error.kind() != std::io::ErrorKind::AlreadyExists => Err(failed(lost.error)),
+            _ => Ok(()),
+        }
     }
 
     /// One transaction that reads; none where there is no file.
