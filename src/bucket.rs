@@ -83,7 +83,7 @@ pub struct Snapshot {
 }
 
 /// Which store a URL, or a plain path, is of.
-enum Place<'a> {
+pub(crate) enum Place<'a> {
     Directory(&'a str),
     S3,
     Ozone,
@@ -91,7 +91,7 @@ enum Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    fn of(url: &'a str) -> Result<Self> {
+    pub(crate) fn of(url: &'a str) -> Result<Self> {
         match url.split_once(':') {
             Some(("s3", _)) => Ok(Self::S3),
             Some(("memory", name)) => Ok(Self::Memory(name)),

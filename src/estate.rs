@@ -117,6 +117,8 @@ pub struct Estate {
     pub stale: bool,
     /// One by one.
     pub policies: Vec<Outlook>,
+    /// Why there may be policies that are not among them: buckets that could not be listed.
+    pub troubles: Vec<String>,
 }
 
 impl Estate {
@@ -129,7 +131,14 @@ impl Estate {
         });
         let policies: Vec<Outlook> = futures::stream::iter(looks).buffered(AT_ONCE).collect().await;
         let stale = policies.iter().any(|policy| policy.state.is_stale());
-        Self { now: host.clock.now(), stale, policies }
+        Self { now: host.clock.now(), stale, policies, troubles: Vec::new() }
+    }
+
+    /// With what went wrong when the buckets of policies were looked for.
+    #[must_use]
+    pub fn with_troubles(self, troubles: &[impl ToString]) -> Self {
+        let stale = self.stale || !troubles.is_empty();
+        Self { stale, troubles: troubles.iter().map(ToString::to_string).collect(), ..self }
     }
 }
 
@@ -260,7 +269,8 @@ impl fmt::Display for Age {
 impl fmt::Display for Estate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.policies.is_empty() {
-            return f.write_str("no policies");
+            f.write_str("no policies")?;
+            return self.troubles.iter().try_for_each(|trouble| write!(f, "\n{trouble}"));
         }
         let mut table = Table::new(["POLICY", "STATE", "LAST SEALED", "AGE", "RPO", "TOOK", "COPIED", "NEXT"])
             .right(3)
@@ -293,6 +303,6 @@ impl fmt::Display for Estate {
                 write!(f, "\n{}: the last run failed: {}", outlook.policy, error.message)?;
             }
         }
-        Ok(())
+        self.troubles.iter().try_for_each(|trouble| write!(f, "\n{trouble}"))
     }
 }

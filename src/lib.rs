@@ -38,7 +38,8 @@
 //! declared in its [`store::Capabilities`]. [`report`] is what a run did as plain data: text and JSON are views of it.
 //! [`cli`] is one file for each command.
 //!
-//! A night by itself: [`config`] reads policies, and names every mistake. A [`policy`] runs the line for its pair and then
+//! A night by itself: [`config`] reads policies, and names every mistake; [`discovery`] adds those of the buckets that are
+//! found among their [`neighbours`]. A [`policy`] runs the line for its pair and then
 //! [`prune`]s what [`retention`] does not keep; [`schedule`] says when, and [`serve`] does it then. [`job`] remembers on this
 //! machine what each run did; [`estate`] is how all policies stand, of which the status screen and the [`metrics`] are views;
 //! a [`hook`] is told.
@@ -128,8 +129,10 @@ pub mod clock;
 pub mod config;
 pub mod delta;
 pub mod diff;
+pub mod discovery;
 pub mod error;
 pub mod estate;
+pub(crate) mod file;
 pub(crate) mod hold;
 pub mod hook;
 pub mod job;
@@ -138,6 +141,7 @@ pub mod key;
 pub mod manifest;
 pub(crate) mod merge;
 pub mod metrics;
+pub mod neighbours;
 pub(crate) mod origin;
 pub mod pair;
 pub mod plan;

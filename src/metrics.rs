@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 
 use crate::error::{Error, Result};
 use crate::estate::{Estate, Outlook, Standing};
+use crate::file;
 use crate::job::State;
 
 /// The media type of the text.
@@ -34,10 +35,20 @@ struct StateLabels {
 
 type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
 
-/// The text for this estate.
+/// The text for this estate and for the program that watches it.
 pub fn text(estate: &Estate) -> Result<String> {
-    let mut registry = Registry::with_prefix("snapferry");
+    let mut registry = of_policies(estate);
     registry.register("build", "The program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+    let troubles = Gauge::<i64>::default();
+    troubles.set(estate.troubles.len() as i64);
+    registry.register("bucket_listing_troubles", "What went wrong when buckets were looked for", troubles);
+    encoded(&registry)
+}
+
+/// What is said of each policy. Files of several policies lie beside each other and node_exporter reads them together, with a
+/// parser that knows no newer kinds of metrics: so nothing is here but gauges that name their policy.
+fn of_policies(estate: &Estate) -> Registry {
+    let mut registry = Registry::with_prefix("snapferry");
     let mut gauge = |name: &str, help: &str, value: &dyn Fn(&Outlook) -> Option<f64>| {
         let gauges = Gauges::default();
         for outlook in &estate.policies {
@@ -96,22 +107,20 @@ pub fn text(estate: &Estate) -> Result<String> {
         }
     }
     registry.register("policy_state", "1 for the state that the policy is in", states);
+    registry
+}
+
+fn encoded(registry: &Registry) -> Result<String> {
     let mut text = String::new();
-    encode(&mut text, &registry).map_err(|error| Error::internal("metrics cannot be written").caused_by(error))?;
+    encode(&mut text, registry).map_err(|error| Error::internal("metrics cannot be written").caused_by(error))?;
     Ok(text)
 }
 
-/// Writes the text for this estate to a file at once, as the textfile collector of node_exporter wants it.
+/// Writes what is said of these policies to a file at once, as the textfile collector of node_exporter wants it.
 pub fn write(estate: &Estate, path: &Path) -> Result<()> {
-    let text = text(estate)?;
-    let written = (|| {
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        let mut file = tempfile::Builder::new().prefix(".snapferry").tempfile_in(folder)?;
-        std::io::Write::write_all(&mut file, text.as_bytes())?;
-        // Whoever collects it is another user.
-        std::fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
-    })();
-    written.map_err(|error: std::io::Error| Error::from(error).at(path.display().to_string()))
+    let text = encoded(&of_policies(estate))?;
+    // Whoever collects it is another user.
+    let written = file::replace(path, text.as_bytes())
+        .and_then(|()| std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644)));
+    written.map_err(|error| Error::from(error).at(path.display().to_string()))
 }

@@ -14,11 +14,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::discovery::discover;
 use crate::error::{Error, Kind, Result};
 use crate::estate::{Estate, Outlook};
 use crate::hook::{On, tell};
 use crate::job::State;
-use crate::policy::{Host, Policy, Readiness, check, run};
+use crate::policy::{self, Host, Policy, Readiness, run};
 use crate::progress::Progress;
 
 /// How often the clock is looked at: it may have been set, and the machine may have slept.
@@ -26,6 +27,9 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// How often it is looked at how all policies stand.
 const LOOK: Duration = Duration::from_secs(60);
+
+/// How often it is looked for buckets that are new.
+const DISCOVER: Duration = Duration::from_secs(300);
 
 /// Pauses before a run that failed is tried again, until its next scheduled time.
 const PAUSES: [Duration; 4] =
@@ -38,7 +42,15 @@ pub type Load = Box<dyn Fn() -> Result<Config> + Send>;
 #[derive(Debug)]
 pub struct Server {
     host: Host,
+    /// What the file says.
+    said: Config,
+    /// How often it was read again, and which reading is in force.
+    readings: usize,
+    in_force: usize,
+    /// The same with the policies of the buckets that were found.
     config: Config,
+    /// What went wrong when they were looked for.
+    troubles: Vec<String>,
     watched: BTreeMap<String, Watched>,
     permits: Arc<Semaphore>,
     /// What is to come to an end before the program does.
@@ -49,6 +61,8 @@ pub struct Server {
     estate: watch::Sender<Option<Estate>>,
     /// It is being looked at how all policies stand.
     looking: bool,
+    /// It has to be looked once more: there are others now.
+    look_again: bool,
 }
 
 /// A policy between its runs.
@@ -73,6 +87,8 @@ enum Done {
     Ran { policy: String, due: Timestamp, outcome: Result<()> },
     /// All policies were looked at.
     Surveyed(Estate),
+    /// Buckets were looked for, for what the file said when it was read for this time.
+    Discovered { reading: usize, config: Config, troubles: Vec<String> },
     /// Hooks were told.
     Told,
 }
@@ -83,7 +99,22 @@ impl Server {
         let permits = Arc::new(Semaphore::new(config.at_once));
         let (estate, _) = watch::channel(None);
         let (runs, chores) = (JoinSet::new(), JoinSet::new());
-        Self { host, config, watched: BTreeMap::new(), permits, runs, chores, cancel, estate, looking: false }
+        Self {
+            host,
+            said: config.clone(),
+            readings: 0,
+            in_force: 0,
+            config,
+            troubles: Vec::new(),
+            watched: BTreeMap::new(),
+            permits,
+            runs,
+            chores,
+            cancel,
+            estate,
+            looking: false,
+            look_again: false,
+        }
     }
 
     /// How all policies stand, looked at again and again.
@@ -94,13 +125,15 @@ impl Server {
     /// Runs until it is cancelled; then what is under way is stopped where the next run can go on. A message on `reload` has
     /// the configuration read again; one that is wrong changes nothing.
     pub async fn serve(mut self, load: Load, mut reload: mpsc::Receiver<()>) {
-        self.check_all();
+        self.check(self.config.policies.clone());
         let (mut tick, mut look) = (tokio::time::interval(TICK), tokio::time::interval(LOOK));
+        let mut discover = tokio::time::interval(DISCOVER);
         loop {
             tokio::select! {
                 () = self.cancel.cancelled() => break,
                 _ = tick.tick() => self.tick(),
                 _ = look.tick() => self.look(),
+                _ = discover.tick() => self.discover(),
                 Some(()) = reload.recv() => self.reload(&load),
                 Some(done) = self.runs.join_next() => self.take(done),
                 Some(done) = self.chores.join_next() => self.take(done),
@@ -115,26 +148,59 @@ impl Server {
     fn reload(&mut self, load: &Load) {
         match load() {
             Ok(config) => {
-                tracing::info!("the configuration was read again: {} policies", config.policies.len());
-                if config.listen != self.config.listen {
+                if config.listen != self.said.listen {
                     tracing::warn!("serve.listen changes with the next start only");
                 }
                 self.permits = Arc::new(Semaphore::new(config.at_once));
-                self.watched.retain(|name, watched| watched.busy || config.policy(name).is_ok());
-                self.config = config;
-                self.check_all();
-                self.look();
+                self.said = config;
+                self.readings += 1;
+                self.discover();
             }
             Err(error) => tracing::error!("the configuration stays as it was: {error}"),
         }
     }
 
+    /// Looks for the buckets that policies stand for.
+    fn discover(&mut self) {
+        let (mut config, reading, state_dir) = (self.said.clone(), self.readings, self.host.state_dir.clone());
+        self.chores.spawn(async move {
+            let troubles = discover(&mut config, &state_dir, |family| family.settings.enabled)
+                .await
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            Done::Discovered { reading, config, troubles }
+        });
+    }
+
+    /// Goes on with these policies; those that were not there before are tried.
+    fn take_over(&mut self, config: Config, troubles: Vec<String>, read_again: bool) {
+        for trouble in troubles.iter().filter(|trouble| !self.troubles.contains(trouble)) {
+            tracing::error!("{trouble}");
+        }
+        let before = std::mem::replace(&mut self.config, config);
+        self.troubles = troubles;
+        let policies = &self.config.policies;
+        self.watched.retain(|name, watched| watched.busy || policies.iter().any(|policy| policy.name == *name));
+        let new = |policy: &&Policy| read_again || before.policy(&policy.name).is_err();
+        let new: Vec<Policy> = policies.iter().filter(new).cloned().collect();
+        if read_again {
+            tracing::info!("the configuration was read again: {} policies", policies.len());
+        } else if !new.is_empty() {
+            tracing::info!("buckets were found: {} policies more", new.len());
+        }
+        if read_again || !new.is_empty() || policies.len() != before.policies.len() {
+            self.check(new);
+            self.look();
+        }
+    }
+
     /// Tries what each policy needs, so that what is missing is known before the night.
-    fn check_all(&mut self) {
-        for policy in self.config.policies.iter().filter(|policy| policy.settings.enabled) {
-            let (policy, host) = (policy.clone(), self.host.clone());
+    fn check(&mut self, policies: Vec<Policy>) {
+        for policy in policies.into_iter().filter(|policy| policy.settings.enabled) {
+            let host = self.host.clone();
             self.chores.spawn(async move {
-                match check(&policy, &host).await {
+                match policy::check(&policy, &host).await {
                     Ok(checked) if checked.state == Readiness::Enabled => {}
                     Ok(checked) => {
                         let wrong = checked.findings.iter().filter(|finding| !finding.works);
@@ -205,7 +271,13 @@ impl Server {
                 watched.busy = false;
                 watched.after(due, outcome);
             }
-            Ok(Done::Surveyed(estate)) => self.publish(estate),
+            Ok(Done::Surveyed(estate)) => self.publish(estate.with_troubles(&self.troubles)),
+            // A configuration that was read since has its own search under way.
+            Ok(Done::Discovered { reading, .. }) if reading != self.readings => {}
+            Ok(Done::Discovered { config, troubles, .. }) => {
+                let read_again = std::mem::replace(&mut self.in_force, self.readings) != self.readings;
+                self.take_over(config, troubles, read_again);
+            }
             Ok(Done::Told) => {}
             Err(error) => tracing::error!("a task of serve ended badly: {error}"),
         }
@@ -214,6 +286,7 @@ impl Server {
     /// Looks how all policies stand.
     fn look(&mut self) {
         if std::mem::replace(&mut self.looking, true) {
+            self.look_again = true;
             return;
         }
         let (policies, host) = (self.config.policies.clone(), self.host.clone());
@@ -242,6 +315,9 @@ impl Server {
             watched.stale_told = stale;
         }
         self.estate.send_replace(Some(estate));
+        if std::mem::take(&mut self.look_again) {
+            self.look();
+        }
     }
 }
 

@@ -4,9 +4,9 @@
 
 mod harness;
 
-use harness::Numbers;
 use harness::model::{Content, Step};
 use harness::ozone::{Cluster, Layout, Object, assert_holds};
+use harness::{Lab, Numbers};
 
 #[test]
 fn a_bucket_and_its_snapshots_hold_what_was_written() {
@@ -50,6 +50,30 @@ fn a_bucket_and_its_snapshots_hold_what_was_written() {
         assert_holds(bucket.content(), &Content::default(), "now");
         assert_eq!(bucket.snapshots(), ["after", "before"]);
     }
+}
+
+/// Every bucket of a volume has a policy of its own; a link to one is none.
+#[test]
+fn the_buckets_of_a_volume_are_found() {
+    let Some(cluster) = Cluster::from_environment("SNAPFERRY_TEST_OZONE") else { return };
+    let lab = Lab::new();
+    let buckets = [Layout::Fso, Layout::Obs].map(|layout| cluster.bucket("found", layout));
+    let link = format!("{}-link", buckets[0].name);
+    buckets[0].call("link", &[&format!("{}/{link}", cluster.volume)]);
+    let source = buckets[0].url().replace(&buckets[0].name, "{bucket}");
+    let config = lab.path("config.toml");
+    let text = format!(
+        "[policy.volume]\nsource = {source:?}\ntarget = {:?}\nbuckets = \"found-{}-*\"\n",
+        lab.path("dr/{bucket}"),
+        std::process::id()
+    );
+    std::fs::write(&config, text).unwrap();
+    let listed = lab.run(["policy", "list", "--config", config.to_str().unwrap()]).exits(0);
+    let names = listed.report["policies"].as_array().unwrap().iter();
+    let names: Vec<&str> = names.map(|policy| policy["policy"].as_str().unwrap()).collect();
+    let mut expected = buckets.each_ref().map(|bucket| format!("volume.{}", bucket.name));
+    expected.sort();
+    assert_eq!(names, expected);
 }
 
 /// On the other cluster, so that the other test does not wait for what is down here.

@@ -222,12 +222,110 @@ fn a_run_leaves_its_metrics_for_the_collector() {
     tree::put(&lab.path("a"), b"file", b"a");
     snapferry(&lab, &["run", "a"]).sealed();
     snapferry(&lab, &["run", "b"]).exits(1);
-    let text = fs::read_to_string(lab.path("prom/snapferry-a.prom")).unwrap();
-    assert!(text.contains("snapferry_last_run_success{policy=\"a\"} 1.0\n"), "{text}");
-    assert!(!text.contains("policy=\"b\""), "{text}");
-    let text = fs::read_to_string(lab.path("prom/snapferry-b.prom")).unwrap();
-    assert!(text.contains("snapferry_last_run_success{policy=\"b\"} 0.0\n"), "{text}");
-    assert!(text.contains("snapferry_policy_state{policy=\"b\",state=\"never\"} 1\n"), "{text}");
+    let [a, b] = ["a", "b"].map(|name| fs::read_to_string(lab.path(&format!("prom/snapferry-{name}.prom"))).unwrap());
+    assert!(a.contains("snapferry_last_run_success{policy=\"a\"} 1.0\n"), "{a}");
+    assert!(b.contains("snapferry_last_run_success{policy=\"b\"} 0.0\n"), "{b}");
+    assert!(b.contains("snapferry_policy_state{policy=\"b\",state=\"never\"} 1\n"), "{b}");
+    // The collector takes all files together: no sample may be in two, and its parser knows no kinds but the oldest.
+    for (text, own) in [(&a, "{policy=\"a\""), (&b, "{policy=\"b\"")] {
+        let mut samples = text.lines().filter(|line| !line.starts_with('#'));
+        assert!(samples.all(|line| line.contains(own)), "{text}");
+        let mut kinds = text.lines().filter(|line| line.starts_with("# TYPE "));
+        assert!(kinds.all(|line| line.ends_with(" gauge")), "{text}");
+    }
+}
+
+const EVERY: &str = r#"
+[policy.site]
+source = "LAB/site/{bucket}"
+target = "LAB/site/dr/{bucket}"
+buckets = "*"
+except = "scratch-*"
+"#;
+
+/// The names of the policies that there are.
+fn listed(outcome: &Outcome) -> Vec<String> {
+    let policies = outcome.report["policies"].as_array().unwrap();
+    policies.iter().map(|policy| policy["policy"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_bucket_has_a_policy_of_its_own() {
+    let lab = Lab::new();
+    configure(&lab, EVERY);
+    for name in ["photos", "logs", "scratch-1", "mail"] {
+        tree::put(&lab.path("site").join(name), b"file", name.as_bytes());
+    }
+    // One cannot be copied: the others are.
+    fs::create_dir(lab.path("site/dr")).unwrap();
+    fs::write(lab.path("site/dr/mail"), b"in the way").unwrap();
+    let outcome = snapferry(&lab, &["run", "--all", "--at-once", "2"]).exits(1).says("1 of 3 policies failed");
+    assert_eq!(listed(&outcome).into_iter().collect::<BTreeSet<_>>().len(), 3);
+    for name in ["photos", "logs"] {
+        tree::assert_same(&lab.path("site").join(name), &lab.path("site/dr").join(name));
+    }
+    fs::remove_file(lab.path("site/dr/mail")).unwrap();
+    // What is new has a copy from the next run on; copies are not copied.
+    tree::put(&lab.path("site/new"), b"file", b"new");
+    snapferry(&lab, &["run", "site", "--snapshot", "second"]).exits(0);
+    tree::assert_same(&lab.path("site/new"), &lab.path("site/dr/new"));
+    let names = ["site.logs", "site.mail", "site.new", "site.photos"];
+    assert_eq!(listed(&snapferry(&lab, &["policy", "list"]).exits(0)), names);
+    assert_eq!(listed(&snapferry(&lab, &["policy", "check", "site"]).exits(0)), names);
+    assert!(!lab.path("site/dr/dr").exists() && !lab.path("site/dr/scratch-1").exists());
+    snapferry(&lab, &["status"]).exits(0);
+
+    // One that is gone does not fall silent, until it is let go of.
+    fs::remove_dir_all(lab.path("site/mail")).unwrap();
+    let gone = snapferry(&lab, &["run", "site", "--snapshot", "third"]).exits(1).says("1 of 4 policies failed");
+    let policies = gone.report["policies"].as_array().unwrap();
+    let mail = policies.iter().find(|policy| policy["policy"] == "site.mail").unwrap();
+    assert_eq!((&mail["error"]["side"], &mail["state"]), (&"source".into(), &"failed".into()));
+    configure(&lab, &EVERY.replace("\"scratch-*\"", "[\"scratch-*\", \"mail\"]"));
+    snapferry(&lab, &["run", "site", "--snapshot", "fourth"]).exits(0);
+    assert!(lab.path("site/dr/mail/file").exists(), "what was copied stays");
+
+    // Where nothing can be listed, what is known runs, and the rest is said.
+    fs::rename(lab.path("site"), lab.path("away")).unwrap();
+    let blind = snapferry(&lab, &["status"]).exits(1);
+    assert_eq!(listed(&blind).len(), 3);
+    assert!(blind.report["troubles"][0].as_str().unwrap().contains("site"), "{}", blind.report);
+    assert_eq!(snapferry(&lab, &["policy", "list"]).exits(1).report["policies"].as_array().unwrap().len(), 3);
+    fs::rename(lab.path("away"), lab.path("site")).unwrap();
+
+    // A name that is no bucket's is said, and nothing else suffers.
+    fs::create_dir(lab.path("site/two words")).unwrap();
+    snapferry(&lab, &["run", "site", "--snapshot", "fifth"]).exits(2).says("two words");
+    tree::assert_same(&lab.path("site/new"), &lab.path("site/dr/new"));
+    configure(&lab, &EVERY.replace("\"*\"", "\"no-such-*\""));
+    snapferry(&lab, &["run", "site"]).exits(2).says("no bucket was found");
+}
+
+/// Real servers say which buckets they have.
+#[test]
+fn buckets_are_found_on_servers() {
+    for variable in ["SNAPFERRY_TEST_S3", "SNAPFERRY_TEST_S3_ORDERED", "SNAPFERRY_TEST_S3_ANY_KEY"] {
+        let Some(server) = Server::from_environment(variable) else { continue };
+        let lab = Lab::new();
+        let mut names = [server.bucket("found-a"), server.bucket("found-b"), server.bucket("found-c")].map(|b| b.name);
+        names.sort();
+        let [a, b, c] = &names;
+        let process = std::process::id();
+        configure(
+            &lab,
+            &format!(
+                "[policy.site]\nsource = \"{}\"\ntarget = \"LAB/dr/{{bucket}}\"\nexcept = \"{}\"\n\
+                 buckets = [\"{}\", \"?-{process}-*\"]\n",
+                server.url("found-{bucket}"),
+                c.strip_prefix("found-").unwrap(),
+                a.strip_prefix("found-").unwrap(),
+            ),
+        );
+        let wanted = [a, b].map(|name| name.replace("found-", "site."));
+        assert_eq!(listed(&snapferry(&lab, &["policy", "list"]).exits(0)), wanted, "{variable}");
+        snapferry(&lab, &["run", "--all"]).exits(0);
+        assert_eq!(listed(&snapferry(&lab, &["status"]).exits(0)), wanted);
+    }
 }
 
 /// The snapshots that anybody sees in a directory.

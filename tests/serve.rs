@@ -16,11 +16,13 @@ use std::time::{Duration, Instant};
 
 use harness::{Lab, Numbers, Outcome, PROGRAM, tree};
 use serde_json::Value;
+use snapferry::bucket::{Bucket, OpenOptions};
 use snapferry::clock::Clock;
 use snapferry::config::Config;
 use snapferry::job::Jobs;
 use snapferry::policy::Host;
 use snapferry::serve::Server;
+use snapferry::snapshot::clone::CloneMode;
 use tokio_util::sync::CancellationToken;
 
 /// How long anything is waited for.
@@ -174,6 +176,35 @@ fn killed_in_each_state_the_next_start_goes_on() {
     }
 }
 
+/// A run is PENDING for as long as it waits for the target.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_it_waits_for_the_target_the_next_start_goes_on() {
+    let lab = Lab::new();
+    configure(&lab, "");
+    fill(&lab, 1);
+    fs::create_dir(lab.path("target")).unwrap();
+    let options =
+        OpenOptions { create: false, create_link: false, clone: CloneMode::Auto, folder: lab.path("").to_owned() };
+    let target = Bucket::open(lab.path("target").to_str().unwrap(), &options).await.unwrap();
+    let lease = target.lease_briefly("another-job").await.unwrap();
+    // What was never run waits for its next scheduled time, two seconds at most.
+    let mut serving = Serving::start(serve(&lab, "state", &["--no-listen"]));
+    let waiting = wait_for(&lab, "waiting", |jobs| jobs.first().is_some_and(|job| job["state"] == "PENDING"));
+    let id = waiting[0]["id"].as_str().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    serving.signal("KILL");
+    serving.child.wait().unwrap();
+    lease.release(true).await.unwrap();
+    drop(lease);
+    let left = lab.run(["job", "show", id]).exits(0).report;
+    assert_eq!((&left["state"], &left["interrupted"]), (&"PENDING".into(), &true.into()), "{left}");
+    let serving = Serving::start(serve(&lab, "state", &["--no-listen"]));
+    wait_for(&lab, "finished by the next start", |jobs| jobs.iter().any(|job| job["state"] == "FINISHED"));
+    serving.signal("TERM");
+    assert_eq!(serving.ends(), 0);
+    assert_newest_is_source(&lab);
+}
+
 #[test]
 fn told_to_stop_it_parks_and_goes_on() {
     let lab = Lab::new();
@@ -259,6 +290,35 @@ fn a_new_configuration_is_taken_over_and_a_wrong_one_is_not() {
 }
 
 /// The snapshots of the target, oldest first.
+#[test]
+fn buckets_that_are_found_run_by_themselves() {
+    let lab = Lab::new();
+    let (source, target) = (lab.path("site/{bucket}"), lab.path("dr/{bucket}"));
+    let text = format!(
+        "[serve]\nlisten = \"127.0.0.1:0\"\n[policy.site]\nsource = {source:?}\ntarget = {target:?}\nbuckets = \"*\"\n\
+         snapshot = \"snapshot-%s\"\nschedule = \"* * * * * *\"\n"
+    );
+    fs::write(lab.path("config.toml"), text).unwrap();
+    tree::put(&lab.path("site/photos"), b"file", b"photo");
+    let mut serving = Serving::start(serve(&lab, "state", &["--no-listen"]));
+    serving.says(|line| line.contains("site.photos") && line.contains("sealed snapshot-"));
+    tree::put(&lab.path("site/logs"), b"file", b"log");
+    serving.signal("HUP");
+    serving.says(|line| line.contains("2 policies"));
+    serving.says(|line| line.contains("site.logs") && line.contains("sealed snapshot-"));
+    // They cannot be listed: those that are known go on, and it is said.
+    fs::rename(lab.path("site"), lab.path("away")).unwrap();
+    serving.signal("HUP");
+    serving.says(|line| line.contains("ERROR") && line.contains("site") && !line.contains("site.logs"));
+    fs::rename(lab.path("away"), lab.path("site")).unwrap();
+    serving.says(|line| line.contains("site.photos") && line.contains("sealed snapshot-"));
+    serving.signal("TERM");
+    assert_eq!(serving.ends(), 0);
+    for name in ["photos", "logs"] {
+        tree::assert_same(&lab.path("site").join(name), &lab.path("dr").join(name));
+    }
+}
+
 fn sealed(target: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(target.join(".snapferry/snapshots")) else { return Vec::new() };
     let folders = entries.map(|entry| entry.unwrap().path()).filter(|path| path.join("snapshot.json").exists());
@@ -281,6 +341,7 @@ async fn what_was_slept_through_is_done_once_whatever_the_clock_does() {
     let (config, cancel) = (Config::parse(&text).unwrap(), CancellationToken::new());
     let server = Server::new(config.clone(), host, cancel.clone());
     let (_reload, reloads) = tokio::sync::mpsc::channel(1);
+    let mut estate = server.estate();
     let serving = tokio::spawn(server.serve(Box::new(move || Ok(config.clone())), reloads));
     let settle = async |expected: &[&str]| {
         let deadline = Instant::now() + PATIENCE;
@@ -292,6 +353,8 @@ async fn what_was_slept_through_is_done_once_whatever_the_clock_does() {
         tokio::time::sleep(Duration::from_millis(1700)).await;
         assert_eq!(sealed(&target), expected);
     };
+    // What was never run waits for its next time: that begins with the first look.
+    tokio::time::timeout(PATIENCE, estate.wait_for(Option::is_some)).await.unwrap().unwrap();
     settle(&[]).await;
     clock.set(at("2026-10-24T00:30:02Z"));
     settle(&["snapshot-2026-10-24"]).await;
@@ -344,9 +407,9 @@ fn check_metrics(text: &str) -> BTreeMap<String, f64> {
             continue;
         }
         let (name, value) = line.rsplit_once(' ').unwrap();
-        let (metric, labels) = name.trim_end_matches('}').split_once('{').unwrap();
+        let (metric, labels) = name.trim_end_matches('}').split_once('{').unwrap_or((name, ""));
         assert!(metric == last || metric == format!("{last}_info"), "a sample beside its description: {line}");
-        for label in labels.split(',') {
+        for label in labels.split(',').filter(|label| !label.is_empty()) {
             let (label, value) = label.split_once('=').unwrap();
             assert!(["policy", "state", "version"].contains(&label), "{line}");
             assert!(!value.contains('/'), "{line}");

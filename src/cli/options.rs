@@ -6,9 +6,10 @@ use clap::{ArgAction, Args};
 
 use crate::bucket::{Bucket, OpenOptions};
 use crate::config::Config;
+use crate::discovery::discover;
 use crate::error::{Error, Result};
 use crate::pair::folder;
-use crate::policy::{Host, Policy};
+use crate::policy::{Family, Host, Policy};
 use crate::snapshot::clone::CloneMode;
 
 /// What every command takes, before or after its name.
@@ -44,14 +45,34 @@ pub(super) struct Chosen {
 }
 
 impl Chosen {
+    /// The names that were given; none for all.
+    pub(super) fn names(&self) -> &[String] {
+        &self.policies
+    }
+
+    /// The policy, where one was named.
+    pub(super) fn one<'a>(&self, config: &'a Config) -> Option<&'a Policy> {
+        let [name] = &self.policies[..] else { return None };
+        config.policy(name).ok()
+    }
+
     /// Those of the configuration.
     pub(super) fn of<'a>(&self, config: &'a Config) -> Result<Vec<&'a Policy>> {
         if !self.all {
-            return self.policies.iter().map(|name| config.policy(name)).collect();
+            let chosen: Result<Vec<Vec<&Policy>>> = self.policies.iter().map(|name| config.chosen(name)).collect();
+            return Ok(chosen?.concat());
         }
         let enabled: Vec<&Policy> = config.policies.iter().filter(|policy| policy.settings.enabled).collect();
         if enabled.is_empty() { Err(Error::usage("no policy of the configuration is enabled")) } else { Ok(enabled) }
     }
+}
+
+/// The outcome; where all is well, what went wrong with finding policies takes its place. What is not returned is told.
+pub(super) fn with_troubles(outcome: Result<()>, troubles: Vec<Error>) -> Result<()> {
+    let mut troubles = troubles.into_iter();
+    let outcome = outcome.and_then(|()| troubles.next().map_or(Ok(()), Err));
+    troubles.for_each(|trouble| tracing::error!("{trouble}"));
+    outcome
 }
 
 impl Common {
@@ -75,6 +96,18 @@ impl Common {
     /// What the configuration file says.
     pub(super) fn configuration(&self) -> Result<Config> {
         Config::load(self.config.as_deref())
+    }
+
+    /// What the configuration file says, with a policy for each bucket that is found, and what went wrong with finding them;
+    /// where names are given, only what they may mean is looked for.
+    pub(super) async fn policies(&self, names: &[String]) -> Result<(Config, Vec<Error>)> {
+        let mut config = self.configuration()?;
+        let is_meant = |family: &Family| match names {
+            [] => family.settings.enabled,
+            names => names.iter().any(|name| family.is_meant_by(name)),
+        };
+        let troubles = discover(&mut config, &self.state_dir()?, is_meant).await;
+        Ok((config, troubles))
     }
 
     /// This machine, for policies.

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
 
-use super::options::Common;
+use super::options::{Common, with_troubles};
 use super::output::Output;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
@@ -151,22 +151,30 @@ impl fmt::Display for List {
 }
 
 pub(super) async fn run(command: Command, common: &Common, output: &Output) -> Result<()> {
-    let config = common.configuration()?;
-    match command {
+    let named = match &command {
+        Command::List => None,
+        Command::Show(Named { policy }) => Some(policy),
+        Command::Check(Which { policy }) => policy.as_ref(),
+    };
+    let (config, troubles) = common.policies(named.map(std::slice::from_ref).unwrap_or_default()).await?;
+    let outcome = match command {
         Command::List => output.result(&List { policies: config.policies.iter().map(Shown::of).collect() }, None),
-        Command::Show(Named { policy }) => output.result(&Shown::of(config.policy(&policy)?), None),
+        Command::Show(Named { policy }) => {
+            config.policy(&policy).and_then(|policy| output.result(&Shown::of(policy), None))
+        }
         Command::Check(Which { policy }) => check_all(&config, policy.as_deref(), common, output).await,
-    }
+    };
+    with_troubles(outcome, troubles)
 }
 
 async fn check_all(config: &Config, name: Option<&str>, common: &Common, output: &Output) -> Result<()> {
     let policies = match name {
-        Some(name) => std::slice::from_ref(config.policy(name)?),
-        None => &config.policies,
+        Some(name) => config.chosen(name)?,
+        None => config.policies.iter().collect(),
     };
     let host = common.host()?;
     let mut checks: Vec<Check> = Vec::new();
-    for policy in policies {
+    for policy in &policies {
         let checked = check(policy, &host).await?;
         if !output.is_json() && !output.is_quiet() {
             output.line(&checked.to_string())?;

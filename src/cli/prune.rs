@@ -51,8 +51,8 @@ pub(super) async fn run(
     output: &Output,
     cancel: CancellationToken,
 ) -> Result<()> {
-    let (config, host) = (common.configuration()?, common.host()?);
-    let (mut all, mut failed) = (All { policies: Vec::new() }, Vec::new());
+    let ((config, mut failed), host) = (common.policies(arguments.chosen.names()).await?, common.host()?);
+    let mut all = All { policies: Vec::new() };
     for policy in arguments.chosen.of(&config)? {
         let pruned = async {
             let pair = open(policy, &host, false).await?;

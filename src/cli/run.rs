@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::bars::Bars;
-use super::options::{Chosen, Common};
+use super::options::{Chosen, Common, with_troubles};
 use super::output::{Output, described};
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -59,10 +59,14 @@ pub(super) async fn run(
     output: &Output,
     cancel: CancellationToken,
 ) -> Result<()> {
-    let config = common.configuration()?;
-    let policies = arguments.chosen.of(&config)?;
+    let (config, troubles) = common.policies(arguments.chosen.names()).await?;
     let host = common.host()?;
-    if let [policy] = policies.as_slice() {
+    let policies = match arguments.chosen.of(&config) {
+        Ok(policies) => policies,
+        Err(error) => return with_troubles(Err(error), troubles),
+    };
+    if let Some(policy) = arguments.chosen.one(&config) {
+        troubles.iter().for_each(|trouble| tracing::error!("{trouble}"));
         let (ran, outcome) = one(policy, arguments.snapshot.as_ref(), &host, &config, output, cancel).await;
         output.result(&ran, outcome.as_ref().err())?;
         return outcome;
@@ -87,8 +91,9 @@ pub(super) async fn run(
         Error::new(worst.kind(), format!("{failed} of {all} policies failed"))
             .hint("`snapferry status` shows which and why; run them again by name")
     });
-    output.result(&All { policies: done, failed }, worst.as_ref())?;
-    worst.map_or(Ok(()), Err)
+    let outcome = with_troubles(worst.map_or(Ok(()), Err), troubles);
+    output.result(&All { policies: done, failed }, outcome.as_ref().err())?;
+    outcome
 }
 
 async fn one(

@@ -29,7 +29,7 @@ use self::reader::{Mistakes, Table};
 use crate::bucket::address;
 use crate::error::{Error, Kind, Result};
 use crate::pair::lie_in_each_other;
-use crate::policy::Policy;
+use crate::policy::{Family, Policy};
 
 /// Policies that run at once where nothing is said.
 const AT_ONCE: usize = 2;
@@ -44,6 +44,8 @@ pub struct Config {
     pub stores: BTreeMap<String, String>,
     /// Policies, in the order of their names.
     pub policies: Vec<Policy>,
+    /// What stands for many of them.
+    pub families: Vec<Family>,
     /// How many policies run at once.
     pub at_once: usize,
     /// Where `serve` answers who asks for metrics.
@@ -57,6 +59,7 @@ impl Default for Config {
         Self {
             stores: BTreeMap::new(),
             policies: Vec::new(),
+            families: Vec::new(),
             at_once: AT_ONCE,
             listen: (Ipv4Addr::LOCALHOST, PORT).into(),
             textfiles: None,
@@ -153,36 +156,53 @@ impl Config {
             base = policy::settings(&mut defaults, &base, &config);
             defaults.finish();
         }
-        let mut policies: Vec<(usize, Policy)> = Vec::new();
         for (name, table) in document.table("policy").map(Table::tables).unwrap_or_default() {
             let at = table.at;
-            for policy in policy::policies(&name, table, &base, &config) {
-                config.refuse_clash(&policies, &policy, |what| document.wrong_at(at, &format!("policy.{name}"), what));
-                policies.push((at, policy));
+            let read = policy::policies(&name, table, &base, &config);
+            for policy in read.policies {
+                for mistake in config.clashes(&policy) {
+                    document.wrong_at(at, &format!("policy.{name}"), mistake);
+                }
+                config.policies.push(policy);
             }
+            config.families.extend(read.family);
         }
-        config.policies = policies.into_iter().map(|(_, policy)| policy).collect();
         config.policies.sort_by(|a, b| a.name.cmp(&b.name));
         document.finish();
         config
     }
 
-    /// Two policies that write to one place would undo each other's work.
-    fn refuse_clash(&self, policies: &[(usize, Policy)], policy: &Policy, mut wrong: impl FnMut(String)) {
-        if lie_in_each_other(&policy.source_address(), &policy.target_address()) {
-            wrong("source and target lie in each other; choose a target outside the source".into());
+    /// Adds a policy that was found.
+    ///
+    /// # Errors
+    /// `Usage` where it and another would write to one place.
+    pub fn admit(&mut self, policy: Policy) -> Result<()> {
+        if let Some(clash) = self.clashes(&policy).into_iter().next() {
+            return Err(Error::usage(format!("policy {} does not run: {clash}", policy.name)));
         }
-        for (_, other) in policies {
+        let place = self.policies.partition_point(|other| other.name < policy.name);
+        self.policies.insert(place, policy);
+        Ok(())
+    }
+
+    /// What is wrong with one policy more: those that write to one place would undo each other's work.
+    fn clashes(&self, policy: &Policy) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if lie_in_each_other(&policy.source_address(), &policy.target_address()) {
+            wrong.push("source and target lie in each other; choose a target outside the source".into());
+        }
+        for other in &self.policies {
             if other.name == policy.name {
-                wrong(format!("there are two policies {}", policy.name));
+                wrong.push(format!("there are two policies {}", policy.name));
             } else if lie_in_each_other(&other.target_address(), &policy.target_address()) {
-                wrong(format!(
+                wrong.push(format!(
                     "its target {} is, or overlaps, that of policy {}; give each a target of its own",
                     policy.target_address(),
                     other.name
                 ));
             }
         }
+        wrong
     }
 
     /// What an argument that names a bucket stands for.
@@ -204,6 +224,22 @@ impl Config {
             Error::new(Kind::Usage, format!("there is no policy `{name}` in the configuration"))
                 .hint("`snapferry policy list` shows which there are")
         })
+    }
+
+    /// The policy of this name, or those of all buckets of what has this name.
+    ///
+    /// # Errors
+    /// `Usage` where there are none.
+    pub fn chosen(&self, name: &str) -> Result<Vec<&Policy>> {
+        let Some(family) = self.families.iter().find(|family| family.name == name) else {
+            return Ok(vec![self.policy(name)?]);
+        };
+        let members: Vec<&Policy> = self.policies.iter().filter(|policy| family.is_meant_by(&policy.name)).collect();
+        if members.is_empty() {
+            return Err(Error::usage(format!("no bucket was found for policy `{}`", family.name))
+                .hint("compare `buckets` and `except` with the names of the buckets that there are"));
+        }
+        Ok(members)
     }
 }
 

@@ -9,12 +9,13 @@ use super::hook::hooks;
 use super::reader::{Table, Value};
 use super::{Config, is_policy_name};
 use crate::bounds::{MaxDelete, OnDrift};
-use crate::bucket::{address, check_name};
 use crate::delta::Delta;
-use crate::policy::{Policy, Settings};
+use crate::neighbours::{MARK, Neighbours};
+use crate::policy::{Family, Policy, Settings, check_bucket, check_url};
 use crate::replicate::Proof;
 use crate::retention::Rules;
 use crate::schedule::Schedule;
+use crate::selection::Selection;
 use crate::snapshot::Pattern;
 use crate::snapshot::clone::CloneMode;
 use crate::transfer::{Limits, Period, Timetable};
@@ -83,65 +84,74 @@ pub(super) fn settings(table: &mut Table<'_, '_>, base: &Settings, config: &Conf
     settings
 }
 
+/// What a table of a policy comes to.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    /// The policies of buckets that are named.
+    pub(super) policies: Vec<Policy>,
+    /// What finds more of them.
+    pub(super) family: Option<Family>,
+}
+
 /// Reads a policy, or one for each of its buckets.
-pub(super) fn policies(name: &str, mut table: Table<'_, '_>, base: &Settings, config: &Config) -> Vec<Policy> {
+pub(super) fn policies(name: &str, mut table: Table<'_, '_>, base: &Settings, config: &Config) -> Read {
     if !is_policy_name(name) {
         table.wrong("cannot name a policy: use letters, digits, `-` and `_`");
     }
     let mut side = |side: &'static str| {
-        let url = table.take(side);
-        if url.is_none() {
+        let Some(url) = table.take(side) else {
             table.wrong(format_args!("`{side}` is missing"));
-        }
-        let url = url?;
-        match url.text() {
-            Ok(text) => Some((side, url.at, text.to_owned())),
-            Err(what) => {
-                table.wrong_at(url.at, side, what);
-                None
-            }
-        }
+            return None;
+        };
+        let resolved = url.text().and_then(|text| config.resolve(text).map_err(|error| with_way_out(&error)));
+        let resolved = resolved.map_err(|what| table.wrong_at(url.at, side, what)).ok()?;
+        Some((side, url.at, resolved))
     };
     let (source, target) = (side("source"), side("target"));
-    let buckets = table.read("buckets", names);
+    let buckets = table.read("buckets", buckets);
+    let except = table.read("except", selection);
     let settings = settings(&mut table, base, config);
     if settings.schedule.is_some() {
         check_names(&table, &settings);
     }
-    let each: Vec<Option<&String>> = match &buckets {
-        Some(buckets) => buckets.iter().map(Some).collect(),
-        None => vec![None],
-    };
-    let mut policies = Vec::new();
-    for bucket in each {
-        let resolve = |(side, at, url): &(&'static str, usize, String)| {
-            let resolved = bucket_url(url, bucket, &settings.pattern, config);
-            resolved.map_err(|what| table.wrong_at(*at, side, what)).ok()
-        };
-        let (source, target) = (source.as_ref().and_then(resolve), target.as_ref().and_then(resolve));
-        if let (Some(source), Some(target)) = (source, target) {
-            let name = bucket.map_or_else(|| name.to_owned(), |bucket| format!("{name}.{bucket}"));
-            policies.push(Policy { name, source, target, settings: settings.clone() });
-        }
+    if except.is_some() && buckets.as_ref().is_some_and(|buckets| buckets.wanted.is_none()) {
+        table.wrong("`except` needs a pattern in `buckets`, such as \"*\"");
     }
+    let has_buckets = table.had("buckets");
+    let Buckets { named, wanted } = buckets.unwrap_or_default();
+    // What a bucket's name comes to is checked with one that any store can have.
+    let examples = || if has_buckets && named.is_empty() { vec!["bucket".into()] } else { named.clone() };
+    let check = |(side, at, url): &(&'static str, usize, String)| {
+        let checked = match (has_buckets, url.contains(MARK)) {
+            (true, true) => {
+                examples().iter().try_for_each(|bucket| judge(&url.replace(MARK, bucket), &settings.pattern))
+            }
+            (false, false) => judge(url, &settings.pattern),
+            (true, false) => Err("has no {bucket} in it, though there are `buckets`".into()),
+            (false, true) => Err("has {bucket} in it, but there are no `buckets`".into()),
+        };
+        let lists = wanted.is_some() && *side == "source";
+        let checked = checked.and_then(|()| match lists {
+            true => Neighbours::of(url).map(drop).map_err(|error| with_way_out(&error)),
+            false => Ok(()),
+        });
+        checked.map_err(|what| table.wrong_at(*at, side, what)).is_ok()
+    };
+    let right = [&source, &target].map(|side| side.as_ref().is_some_and(check));
     table.finish();
-    policies
+    let (Some((.., source)), Some((.., target)), [true, true]) = (source, target, right) else {
+        return Read::default();
+    };
+    if !has_buckets {
+        return Read { policies: vec![Policy { name: name.into(), source, target, settings }], family: None };
+    }
+    let family = Family { name: name.into(), source, target, wanted, except, settings };
+    let policies = named.iter().filter_map(|bucket| family.member(bucket).ok()).collect();
+    Read { policies, family: Some(family) }
 }
 
-/// The URL that a side's text stands for.
-fn bucket_url(text: &str, bucket: Option<&String>, pattern: &Pattern, config: &Config) -> Result<String, String> {
-    let filled = match (bucket, text.contains("{bucket}")) {
-        (Some(bucket), true) => text.replace("{bucket}", bucket),
-        (None, false) => text.to_owned(),
-        (Some(_), false) => return Err("has no {bucket} in it, though there are `buckets`".into()),
-        (None, true) => return Err("has {bucket} in it, but there are no `buckets`".into()),
-    };
-    let url = config.resolve(&filled).map_err(|error| with_way_out(&error))?;
-    address(&url).map_err(|error| with_way_out(&error))?;
-    if let Ok(name) = pattern.name(&NEW_YEAR.to_zoned(TimeZone::UTC)) {
-        check_name(&url, &name).map_err(|error| with_way_out(&error))?;
-    }
-    Ok(url)
+fn judge(url: &str, pattern: &Pattern) -> Result<(), String> {
+    check_url(url, pattern).map_err(|error| with_way_out(&error))
 }
 
 fn with_way_out(error: &crate::error::Error) -> String {
@@ -245,19 +255,46 @@ fn max_delete(value: Value<'_, '_>) -> Result<MaxDelete, String> {
     }
 }
 
-fn names(value: Value<'_, '_>) -> Result<Vec<String>, String> {
-    let mut names: Vec<String> = Vec::new();
+/// Which buckets a policy is for.
+#[derive(Debug, Default)]
+struct Buckets {
+    /// By name.
+    named: Vec<String>,
+    /// By patterns, of those that there are.
+    wanted: Option<Selection>,
+}
+
+fn buckets(value: Value<'_, '_>) -> Result<Buckets, String> {
+    let (mut named, mut globs): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     for value in value.list() {
-        let name = value.text()?;
-        if name.is_empty() || name.contains(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c))) {
-            return Err(format!("`{name}` is no bucket's name"));
+        let text = value.text()?;
+        if text.contains(['*', '?', '[', '{']) {
+            globs.push(text.into());
+        } else if named.iter().any(|known| known == text) {
+            return Err(format!("`{text}` is there twice"));
+        } else {
+            check_bucket(text).map_err(|error| error.to_string())?;
+            named.push(text.into());
         }
-        if names.iter().any(|known| known == name) {
-            return Err(format!("`{name}` is there twice"));
-        }
-        names.push(name.into());
     }
-    if names.is_empty() { Err("is empty".into()) } else { Ok(names) }
+    match (named.is_empty(), globs.is_empty()) {
+        (true, true) => Err("is empty".into()),
+        (_, true) => Ok(Buckets { named, wanted: None }),
+        (_, false) => Ok(Buckets { named, wanted: Some(chosen(globs)?) }),
+    }
+}
+
+/// Names, or globs that match names.
+fn selection(value: Value<'_, '_>) -> Result<Selection, String> {
+    let globs: Result<Vec<String>, String> = value.list().into_iter().map(|value| Ok(value.text()?.into())).collect();
+    match globs? {
+        globs if globs.is_empty() => Err("is empty".into()),
+        globs => chosen(globs),
+    }
+}
+
+fn chosen(globs: Vec<String>) -> Result<Selection, String> {
+    Selection::new(globs, Vec::new()).map_err(|error| error.to_string())
 }
 
 fn one_of<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {

@@ -111,6 +111,41 @@ fn everything_that_can_be_said() {
     assert!(config.policy("off").unwrap().next_run("2026-11-21T00:00:00Z".parse().unwrap()).is_none());
 }
 
+#[test]
+fn buckets_by_patterns() {
+    let text = r#"
+        [policy.site]
+        source = "s3://{bucket}?region=x"
+        target = "/dr/{bucket}"
+        buckets = ["photos", "team-*"]
+        except = "team-test"
+        rpo = "1d"
+        [policy.other]
+        source = "/srv/other"
+        target = "/dr/team-b/inside"
+    "#;
+    let mut config = Config::parse(text).unwrap();
+    let names = |config: &Config| config.policies.iter().map(|policy| policy.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&config), ["other", "site.photos"]);
+    let family = config.families[0].clone();
+    let wanted = ["photos", "team-a", "team-test", "mail"].map(|bucket| family.wants(bucket));
+    assert_eq!(wanted, [false, true, false, false], "what is named is not looked for");
+    config.admit(family.member("team-a").unwrap()).unwrap();
+    assert_eq!(names(&config), ["other", "site.photos", "site.team-a"]);
+    let found = config.policy("site.team-a").unwrap();
+    assert_eq!((found.source.as_str(), found.target.as_str()), ("s3://team-a?region=x", "/dr/team-a"));
+    assert_eq!(found.settings.rpo, Some(std::time::Duration::from_secs(86400)));
+    // One that would write into another's place is not taken.
+    let clash = config.admit(family.member("team-b").unwrap()).unwrap_err();
+    assert!(clash.kind() == Kind::Usage && clash.to_string().contains("policy other"), "{clash}");
+    for odd in ["", "a/b", "two words", "%2e"] {
+        assert_eq!(family.member(odd).unwrap_err().kind(), Kind::Usage);
+    }
+    assert_eq!(config.chosen("site").unwrap().len(), 2);
+    assert_eq!(config.chosen("other").unwrap().len(), 1);
+    assert!(config.chosen("sit").is_err());
+}
+
 /// A policy with these lines in it; they begin on line 4.
 fn with(lines: &str) -> String {
     format!("[policy.a]\nsource = \"/srv/a\"\ntarget = \"/srv/b\"\n{lines}")
@@ -151,7 +186,7 @@ fn broken_files_say_what_is_wrong_and_where() {
         (with("snapshot = \"snap/%Y\""), &["line 4: policy.a.snapshot:"]),
         (
             "[policy.a]\nsource = \"o3://om/v01/bucket\"\ntarget = \"/b\"\nsnapshot = \"s-%Y-%m-%dT%H%M\"".into(),
-            &["line 2: policy.a.source: Ozone takes no snapshot named s-2027-01-01T0000; use lower-case"],
+            &["line 2: policy.a.source: Ozone takes no snapshot named s-2026-11-21T0000; use lower-case"],
         ),
         (with("schedule = \"@hourly\""), &["line 1: policy.a: `snapshot` names the run at", "finer pattern"]),
         (
@@ -179,6 +214,18 @@ fn broken_files_say_what_is_wrong_and_where() {
         (
             "[policy.a]\nsource = \"/srv/{bucket}\"\ntarget = \"/dr/{bucket}\"".into(),
             &["line 2: policy.a.source: has {bucket} in it, but there are no `buckets`"],
+        ),
+        (
+            "[policy.a]\nsource = \"s3://b/{bucket}\"\ntarget = \"/dr/{bucket}\"\nbuckets = \"*\"".into(),
+            &["line 2: policy.a.source: only the names of whole buckets and of directories can be found"],
+        ),
+        (
+            "[policy.a]\nsource = \"/a/{bucket}\"\ntarget = \"/b/{bucket}\"\nbuckets = [\"x\"]\nexcept = \"y\"".into(),
+            &["line 1: policy.a: `except` needs a pattern in `buckets`"],
+        ),
+        (
+            "[policy.a]\nsource = \"/a/{bucket}\"\ntarget = \"/b/{bucket}\"\nbuckets = [\"x[\"]".into(),
+            &["line 4: policy.a.buckets: `x[` is no glob"],
         ),
         (
             with("[[policy.a.hook]]\non = \"failur\"\nurl = \"https://x/y\""),

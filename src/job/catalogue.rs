@@ -4,7 +4,7 @@
 //! little where another has it open. A damaged file is set aside and a new one begun: nothing but convenience is lost.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Cancel, Job, Line, Shown, unknown};
 use crate::error::{Error, Kind, Result};
+use crate::file;
 
 /// Jobs by name, as JSON.
 const JOBS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("jobs");
@@ -236,11 +237,7 @@ impl Jobs {
         if self.path.symlink_metadata().is_ok() {
             return Ok(());
         }
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        let mut new = tempfile::Builder::new();
-        // As any file of this user; a temporary one is nobody else's to read.
-        new.prefix("jobs.redb.new-").permissions(fs::Permissions::from_mode(0o666));
-        let new = new.tempfile_in(folder).map_err(failed)?;
+        let new = file::beside(&self.path).map_err(failed)?;
         builder().create(new.path())?.close()?;
         match new.persist_noclobber(&self.path) {
             Err(lost) if lost.error.kind() != std::io::ErrorKind::AlreadyExists => Err(failed(lost.error)),

@@ -1,6 +1,7 @@
 //! A configured pair of buckets: source, target, schedule, naming, retention, limits.
 
 mod check;
+mod family;
 mod run;
 
 use std::time::Duration;
@@ -9,9 +10,11 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
 
 pub use self::check::{Check, Finding, Readiness, check};
+pub use self::family::Family;
+pub(crate) use self::family::check_bucket;
 pub use self::run::{Host, Ran, open, prune_both, run, run_as};
 use crate::bounds::{MaxDelete, OnDrift};
-use crate::bucket::address;
+use crate::bucket::{address, check_name};
 use crate::error::Result;
 use crate::hook::{Event, FORMAT, Hook, On};
 use crate::replicate::Proof;
@@ -120,4 +123,13 @@ impl Policy {
             None => self.settings.schedule.as_ref()?.patience(taken),
         }
     }
+}
+
+/// Checks that a URL names a bucket that can have snapshots named after this pattern. Asks nobody.
+///
+/// # Errors
+/// `Usage` names what is wrong.
+pub(crate) fn check_url(url: &str, pattern: &Pattern) -> Result<()> {
+    address(url)?;
+    pattern.example().map_or(Ok(()), |name| check_name(url, &name))
 }

@@ -136,6 +136,14 @@ impl Pattern {
         name.parse().map_err(|error: Error| error.hint(format!("it was made after `{self}`: choose another pattern")))
     }
 
+    /// A name that this pattern makes, by which others are judged.
+    ///
+    /// # Errors
+    /// As [`Self::name`].
+    pub fn example(&self) -> Result<Name> {
+        self.name(&EXAMPLE.at(0, 0, 0, 0).in_tz("UTC").map_err(|error| Error::internal(error.to_string()))?)
+    }
+
     /// True for a name that this pattern makes at some moment, as far as the name tells: its directives have the right
     /// shape, and where a full date can be read from it, it is one.
     pub fn matches(&self, name: &Name) -> bool {

@@ -30,7 +30,7 @@ pub(crate) enum Layout {
 pub(crate) struct Cluster {
     /// `o3://127.0.0.1:PORT/VOLUME`
     volume_url: String,
-    volume: String,
+    pub(crate) volume: String,
     /// What follows the bucket in the URL.
     query: String,
     /// Where `scripts/ozone` keeps it.

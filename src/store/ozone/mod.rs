@@ -27,7 +27,7 @@ use bytes::Bytes;
 pub use block::{Block, BlockId, Node, Replication};
 pub use snapshots::{NativeSnapshot, Touched, TouchedPages};
 
-use self::address::{DataPath, Location};
+use self::address::{DataPath, Endpoints, Location};
 use self::datanode::Datanodes;
 use self::gateway::Gateway;
 use self::homes::Homes;
@@ -98,6 +98,26 @@ impl OzoneStore {
         Location::is_ozone(url)
     }
 
+    /// The name of the bucket that a URL names. Asks nobody.
+    ///
+    /// # Errors
+    /// `Usage` for a wrong URL.
+    pub fn bucket_of(url: &str) -> Result<String> {
+        Ok(Location::parse(url)?.bucket)
+    }
+
+    /// The names of all buckets of the volume that this URL's bucket is in; links to others are none.
+    ///
+    /// # Errors
+    /// `Usage` for a wrong URL, `NotFound` where there is no such volume, `Unavailable` where no Ozone Manager can be reached.
+    pub async fn buckets(url: &str) -> Result<Vec<String>> {
+        let location = Location::parse(url)?;
+        let endpoints = location.endpoints(&Site::from_environment()?)?;
+        let manager = manager_of(&location, &endpoints, &user_name()).await?;
+        let infos = first_answer(&endpoints, manager.buckets(&location.volume)).await?;
+        Ok(infos.into_iter().filter(|info| info.link.is_none()).map(|info| info.bucket).collect())
+    }
+
     /// Opens the bucket that a URL names. `create_link`: where the gateway does not serve the bucket yet, make the link
     /// that it needs.
     ///
@@ -113,20 +133,8 @@ impl OzoneStore {
     async fn connect(location: Location, address: &str, create_link: bool) -> Result<Self> {
         let endpoints = location.endpoints(&Site::from_environment()?)?;
         let user = user_name();
-        let signer = match endpoints.secure {
-            true => Some(Signer::chain(location.profile.as_deref()).await?),
-            false => None,
-        };
-        let tls = endpoints.tls.then(|| Tls { ca_file: location.ca.clone() });
-        let access = Access { user: Some(user.clone()), signer, tls, ..Access::default() };
-        let manager = OzoneManager::new(&location.cluster, &endpoints.managers, access)?;
-        // Later a manager that is restarted is waited for; one that never answered is more likely not there.
-        let first = tokio::time::timeout(FIRST_ANSWER, manager.bucket(&location.volume, &location.bucket)).await;
-        let info = first.map_err(|_| {
-            let managers: Vec<&str> = endpoints.managers.iter().map(|manager| &*manager.authority).collect();
-            Error::new(Kind::Unavailable, format!("no Ozone Manager answers at {}", managers.join(", ")))
-                .hint("check the host, and that its gRPC port is 8981 or say which with ?grpc=PORT")
-        })??;
+        let manager = manager_of(&location, &endpoints, &user).await?;
+        let info = first_answer(&endpoints, manager.bucket(&location.volume, &location.bucket)).await?;
         let directories = match info.layout {
             Layout::Fso => true,
             Layout::Obs | Layout::Legacy => false,
@@ -219,6 +227,26 @@ impl OzoneStore {
             _ => format!("a name has at most {NAME_BYTES_MAX} bytes in a bucket with directories"),
         })
     }
+}
+
+/// The Ozone Managers that a URL leads to.
+async fn manager_of(location: &Location, endpoints: &Endpoints, user: &str) -> Result<OzoneManager> {
+    let signer = match endpoints.secure {
+        true => Some(Signer::chain(location.profile.as_deref()).await?),
+        false => None,
+    };
+    let tls = endpoints.tls.then(|| Tls { ca_file: location.ca.clone() });
+    let access = Access { user: Some(user.to_owned()), signer, tls, ..Access::default() };
+    OzoneManager::new(&location.cluster, &endpoints.managers, access)
+}
+
+/// Later a manager that is restarted is waited for; one that never answered is more likely not there.
+async fn first_answer<T>(endpoints: &Endpoints, asked: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(FIRST_ANSWER, asked).await.unwrap_or_else(|_| {
+        let managers: Vec<&str> = endpoints.managers.iter().map(|manager| &*manager.authority).collect();
+        Err(Error::new(Kind::Unavailable, format!("no Ozone Manager answers at {}", managers.join(", ")))
+            .hint("check the host, and that its gRPC port is 8981 or say which with ?grpc=PORT"))
+    })
 }
 
 /// Who runs this, as Hadoop's clients find it out.

@@ -1,6 +1,7 @@
 //! S3 and what speaks like it: a thin client made for very many small requests.
 
 mod attributes;
+mod buckets;
 mod checksum;
 mod client;
 mod copy;
@@ -180,18 +181,7 @@ impl S3Store {
     }
 
     async fn connect(location: Location, user: Option<&str>) -> Result<Self> {
-        let profile = location.profile.as_deref();
-        let region = match &location.region {
-            Some(region) => region.clone(),
-            None => credentials::configured_region(profile).await,
-        };
-        let credentials = match user {
-            _ if location.anonymous => None,
-            Some(user) => Some(Credentials::unchecked(user)),
-            None => Some(Credentials::chain(profile, &region).await?),
-        };
-        let client = Client::new(location.clone(), &region, credentials)?;
-
+        let client = client_of(location.clone(), user).await?;
         let (versions, server_name) = versioning(&client).await?;
         let server = Server::named(&server_name);
         let capabilities = Capabilities {
@@ -240,6 +230,22 @@ impl S3Store {
     fn named(&self, key: &Key) -> impl Fn(Failure) -> Error {
         move |failure| Error::from(failure).at(&*self.address).key(key)
     }
+}
+
+/// A client with the credentials and the region that the URL, the environment or a profile gives; `user` as in
+/// [`S3Store::open_as`].
+async fn client_of(location: Location, user: Option<&str>) -> Result<Client> {
+    let profile = location.profile.as_deref();
+    let region = match &location.region {
+        Some(region) => region.clone(),
+        None => credentials::configured_region(profile).await,
+    };
+    let credentials = match user {
+        _ if location.anonymous => None,
+        Some(user) => Some(Credentials::unchecked(user)),
+        None => Some(Credentials::chain(profile, &region).await?),
+    };
+    Client::new(location, &region, credentials)
 }
 
 /// Whether the bucket keeps versions, and how the server calls itself. A server that does not know or does not tell
