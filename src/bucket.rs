@@ -15,6 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::key::{Key, SNAPSHOTS};
 use crate::manifest::Manifest;
 use crate::merge::Entries;
+use crate::place::Place;
 use crate::snapshot::clone::CloneMode;
 use crate::snapshot::{Listed, Name, Native, Others, Provider, SnapshotKind, Tree};
 use crate::store::Store;
@@ -80,61 +81,6 @@ pub struct Snapshot {
     pub catalog: Catalog,
     /// Keeps it.
     pub provider: Arc<dyn Provider>,
-}
-
-/// Which store a URL, or a plain path, is of.
-pub(crate) enum Place<'a> {
-    Directory(&'a str),
-    S3,
-    Ozone,
-    Memory(&'a str),
-}
-
-impl<'a> Place<'a> {
-    pub(crate) fn of(url: &'a str) -> Result<Self> {
-        match url.split_once(':') {
-            Some(("s3", _)) => Ok(Self::S3),
-            Some(("memory", name)) => Ok(Self::Memory(name)),
-            Some(("file", rest)) => match rest.strip_prefix("//").filter(|path| path.starts_with('/')) {
-                Some(path) => Ok(Self::Directory(path)),
-                None => Err(Error::usage(format!("`{url}` is no file URL")).hint("write file:///absolute/path")),
-            },
-            Some(_) if OzoneStore::is_url(url) => Ok(Self::Ozone),
-            Some((scheme @ ("gs" | "az" | "hdfs"), _)) => {
-                Err(Error::usage(format!("this version does not serve {scheme}:// yet"))
-                    .hint("it serves local directories, s3:// and o3://"))
-            }
-            Some((scheme, rest)) if rest.starts_with("//") => {
-                Err(Error::usage(format!("`{scheme}` is no kind of store that is known"))
-                    .hint("use a path, file:///…, s3://bucket/prefix?endpoint=… or o3://om-host/volume/bucket"))
-            }
-            _ => Ok(Self::Directory(url)),
-        }
-    }
-}
-
-/// Checks that a snapshot of the bucket that a URL names can have this name. Asks nobody.
-///
-/// # Errors
-/// `Usage` says which names it can have.
-pub fn check_name(url: &str, name: &Name) -> Result<()> {
-    match Place::of(url)? {
-        Place::Ozone => name.check_for_ozone(),
-        Place::Directory(_) | Place::S3 | Place::Memory(_) => Ok(()),
-    }
-}
-
-/// The URL without secrets of the bucket that a URL, or a plain path, names. Asks nobody.
-///
-/// # Errors
-/// `Usage` names what is wrong with it.
-pub fn address(url: &str) -> Result<String> {
-    match Place::of(url)? {
-        Place::S3 => S3Store::address_of(url),
-        Place::Ozone => OzoneStore::address_of(url),
-        Place::Memory(_) => Ok(url.into()),
-        Place::Directory(path) => LocalStore::address_of(path),
-    }
 }
 
 impl Bucket {
@@ -288,6 +234,24 @@ impl Bucket {
             }
             tracing::debug!("waiting for the lease: {error}");
             tokio::time::sleep(LEASE_PAUSE).await;
+        }
+    }
+
+    /// A name after this moment, or a little later one, of which there is no snapshot yet: names have the grain of a second.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub(crate) async fn free_name(
+        &self,
+        mut moment: Timestamp,
+        name: impl Fn(Timestamp) -> Result<Name>,
+    ) -> Result<Name> {
+        loop {
+            let name = self.provider.fitting(name(moment)?);
+            if self.record(&name).await?.is_none() {
+                return Ok(name);
+            }
+            moment = moment.checked_add(Duration::from_secs(1)).map_err(|_| Error::usage("the clock is at its end"))?;
         }
     }
 

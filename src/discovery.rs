@@ -11,7 +11,8 @@ use crate::blocking::blocking;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result, Side};
 use crate::file;
-use crate::pair::{folder, lie_in_each_other};
+use crate::pair::folder;
+use crate::place::lie_in_each_other;
 use crate::policy::{Family, Policy};
 
 /// How long a source is given to list its buckets.

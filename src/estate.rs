@@ -12,7 +12,7 @@ use crate::catalog::{Catalog, Record};
 use crate::error::{Error, Kind, Result};
 use crate::hook::{Event, On};
 use crate::job::{Job, Shown, State, rebuild};
-use crate::pair::directory_path;
+use crate::place::directory_path;
 use crate::policy::{Host, Policy};
 use crate::report::Bytes;
 use crate::snapshot::Name;
@@ -190,9 +190,7 @@ impl Outlook {
             trouble,
         }
     }
-}
 
-impl Outlook {
     /// What hooks are told when it is stale.
     pub fn stale_event(&self, policy: &Policy, now: Timestamp) -> Event {
         let message = match (&self.sealed, &self.trouble) {
@@ -236,8 +234,7 @@ async fn newest(policy: &Policy, host: &Host) -> Result<(Option<Sealed>, Option<
 async fn jobs(policy: &Policy, host: &Host, catalog: Option<Catalog>) -> Result<Vec<Job>> {
     let known = async || {
         let (jobs, name) = (host.jobs.clone(), policy.name.clone());
-        let all = blocking(move || jobs.all()).await?;
-        Ok::<_, Error>(all.into_iter().filter(|job| job.policy.as_ref() == Some(&name)).collect::<Vec<Job>>())
+        blocking(move || jobs.of_policy(&name)).await
     };
     let ours = known().await?;
     let Some(catalog) = catalog.filter(|_| ours.is_empty()) else { return Ok(ours) };

@@ -144,6 +144,7 @@ pub mod metrics;
 pub mod neighbours;
 pub(crate) mod origin;
 pub mod pair;
+pub mod place;
 pub mod plan;
 pub mod policy;
 pub mod process;

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::blocking::blocking;
-use crate::bucket::Place;
 use crate::error::{Error, Kind, Result};
+use crate::place::Place;
 use crate::retry::retry;
 use crate::store::ozone::OzoneStore;
 use crate::store::s3::S3Store;

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::bucket::{Bucket, OpenOptions, address};
+use crate::bucket::{Bucket, OpenOptions};
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, Side};
+use crate::place::{address, directory_path, lie_in_each_other};
 
 /// The URLs of the two sides.
 #[derive(Debug, Clone, Copy)]
@@ -90,26 +91,6 @@ pub(crate) fn job_folder(state_dir: &Path, source: &str, target: &str) -> Result
         hasher.update(address.as_bytes());
     }
     folder(state_dir, &format!("jobs/{}", &hasher.finalize().to_hex()[..16]))
-}
-
-/// The path, where a URL is one of a directory.
-pub(crate) fn directory_path(url: &str) -> Option<&str> {
-    match url.split_once("://") {
-        Some(("file", path)) => Some(path),
-        Some(_) => None,
-        None => Some(url),
-    }
-}
-
-/// True where one of two addresses is, or holds, the other.
-pub(crate) fn lie_in_each_other(a: &str, b: &str) -> bool {
-    let parts = |address: &str| match address.split_once('?') {
-        // What follows `?` says where the server is; but a directory may have one in its name.
-        Some((place, server)) if !address.starts_with("file://") => (format!("{place}/"), server.to_owned()),
-        _ => (format!("{}/", address.trim_end_matches('/')), String::new()),
-    };
-    let ((a, a_server), (b, b_server)) = (parts(a), parts(b));
-    (a.starts_with(&b) || b.starts_with(&a)) && a_server == b_server
 }
 
 /// Refuses a target that lies in the source's directory, or the reverse, before either is touched.

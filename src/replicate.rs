@@ -1,7 +1,6 @@
 //! The straight line: snapshot → diff → plan → transfer → prove → seal.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::runtime::Handle;
@@ -105,18 +104,10 @@ impl Replication {
         outcome.and(released.map_err(|error| error.on(Side::Target)))
     }
 
-    /// The name of a snapshot that was given none. Two runs may begin within one second, the grain of such names: the
-    /// later one's snapshot is not the earlier one's.
+    /// The name of a snapshot that was given none: free at the target, for a later run's snapshot is not an earlier one's.
     async fn free_name(&self) -> Result<Name> {
-        let mut moment = self.request.moment;
-        loop {
-            let name = self.run.source.provider().fitting(Name::at(moment));
-            let name = self.run.target.provider().fitting(name);
-            if self.run.target.record(&name).await.map_err(|error| error.on(Side::Target))?.is_none() {
-                return Ok(name);
-            }
-            moment = moment.checked_add(Duration::from_secs(1)).map_err(|_| Error::usage("the clock is at its end"))?;
-        }
+        let name = |moment| Ok(self.run.source.provider().fitting(Name::at(moment)));
+        self.run.target.free_name(self.request.moment, name).await.map_err(|error| error.on(Side::Target))
     }
 
     /// The line.
@@ -458,6 +449,7 @@ fn is_passing(record: &Record) -> bool {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::time::Duration;
 
     use super::*;
     use crate::bounds::MaxDelete;

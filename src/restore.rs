@@ -1,7 +1,6 @@
 //! The way back: a snapshot, or some keys of it, proved: into a new place, or in place over what is there.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -128,10 +127,8 @@ async fn fill(run: &mut Run, origin: &Origin, lease: &Arc<Lease>) -> Result<()> 
     let mut memory = run.recall().await?;
     let plan = Box::pin(run.plan(origin, None, unfinished.as_ref(), &mut memory)).await?;
     if plan.totals.drift > 0 {
-        let named: Vec<String> = plan.drift.iter().map(|drifted| format!("`{}`", drifted.key)).collect();
-        let more = plan.totals.drift - named.len() as u64;
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        return Err(Error::new(Kind::Refused, format!("it is not empty: it holds {}{more}", named.join(", ")))
+        let held = plan.tell_drift(|drifted| format!("`{}`", drifted.key));
+        return Err(Error::new(Kind::Refused, format!("it is not empty: it holds {held}"))
             .on(Side::Target)
             .at(run.target.address())
             .hint("restore to a new or empty place, or over what is there with --in-place"));
@@ -253,15 +250,9 @@ async fn mark(run: &Run, request: &Request, manner: &Manner, unfinished: Option<
 }
 
 /// The name of a snapshot of what is there before a restore that begins at this moment.
-async fn safety_name(target: &Bucket, mut moment: Timestamp) -> Result<Name> {
-    loop {
-        let name: Name = format!("before-restore-{}", moment.strftime("%Y-%m-%dT%H%M%SZ")).parse()?;
-        let name = target.provider().fitting(name);
-        if target.record(&name).await?.is_none() {
-            return Ok(name);
-        }
-        moment = moment.checked_add(Duration::from_secs(1)).map_err(|_| Error::usage("the clock is at its end"))?;
-    }
+async fn safety_name(target: &Bucket, moment: Timestamp) -> Result<Name> {
+    let name = |moment: Timestamp| format!("before-restore-{}", moment.strftime("%Y-%m-%dT%H%M%SZ")).parse();
+    target.free_name(moment, name).await
 }
 
 /// Takes the safety snapshot, unless an earlier run of the same restore has: since then nothing but our own work was done.

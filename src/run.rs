@@ -538,15 +538,9 @@ pub(crate) fn stopped() -> Error {
 }
 
 fn drifted(plan: &Plan, has_base: bool) -> Error {
-    let named: Vec<String> = plan
-        .drift
-        .iter()
-        .map(|drifted| format!("`{}` {}", drifted.key, format!("{:?}", drifted.how).to_lowercase()))
-        .collect();
-    let more = plan.totals.drift - named.len() as u64;
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let drift = plan.tell_drift(|drifted| format!("`{}` {}", drifted.key, format!("{:?}", drifted.how).to_lowercase()));
     let what = if has_base { "was changed since the last seal" } else { "holds keys that no seal vouches for" };
-    Error::new(Kind::Refused, format!("the target {what}: {}{more}", named.join(", ")))
+    Error::new(Kind::Refused, format!("the target {what}: {drift}"))
         .on(Side::Target)
         .hint("save what is worth keeping, then run again with --on-drift repair to make it what the snapshot says")
 }

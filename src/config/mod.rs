@@ -26,9 +26,8 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 use self::reader::{Mistakes, Table};
-use crate::bucket::address;
 use crate::error::{Error, Kind, Result};
-use crate::pair::lie_in_each_other;
+use crate::place::{address, lie_in_each_other};
 use crate::policy::{Family, Policy};
 
 /// Policies that run at once where nothing is said.

@@ -152,6 +152,16 @@ impl Jobs {
         Ok(jobs)
     }
 
+    /// All jobs of this policy, the newest first.
+    ///
+    /// # Errors
+    /// As [`Self::all`].
+    pub fn of_policy(&self, policy: &str) -> Result<Vec<Job>> {
+        let mut jobs = self.all()?;
+        jobs.retain(|job| job.policy.as_deref() == Some(policy));
+        Ok(jobs)
+    }
+
     /// The job that this stands for: its name, the beginning of its name if no other's begins so, or `last` for the newest.
     ///
     /// # Errors

@@ -155,6 +155,15 @@ impl Plan {
             && self.deletes.is_empty()
             && self.finish.is_empty()
     }
+
+    /// The first keys that somebody else changed, in the words of `one`, and how many there are beside them.
+    pub fn tell_drift(&self, one: impl Fn(&Drifted) -> String) -> String {
+        let named: Vec<String> = self.drift.iter().map(one).collect();
+        match self.totals.drift - named.len() as u64 {
+            0 => named.join(", "),
+            more => format!("{} and {more} more", named.join(", ")),
+        }
+    }
 }
 
 /// The name under which the content of this source entry is staged: the same for the same key and content in every run,

@@ -113,7 +113,7 @@ async fn reach(url: &str, side: Side, options: &OpenOptions, findings: &mut Vec<
 
 /// True for a directory that is not there and can be made.
 fn is_to_be_made(url: &str) -> bool {
-    let Some(path) = crate::pair::directory_path(url) else { return false };
+    let Some(path) = crate::place::directory_path(url) else { return false };
     let Ok(path) = std::path::absolute(path) else { return false };
     let parent = path.ancestors().find(|parent| parent.exists());
     parent.is_some_and(|parent| rustix::fs::access(parent, rustix::fs::Access::WRITE_OK).is_ok())

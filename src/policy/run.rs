@@ -18,7 +18,8 @@ use crate::clock::Clock;
 use crate::error::{Error, Kind, Result, Side};
 use crate::hook::{Event, On, tell};
 use crate::job::{Job, Jobs, Kind as JobKind, State as JobState, new_id, recorded};
-use crate::pair::{Pair, Sides, directory_path, folder};
+use crate::pair::{Pair, Sides, folder};
+use crate::place::directory_path;
 use crate::progress::Progress;
 use crate::prune::{Context, Pruned, prune};
 use crate::replicate::{Request, replicate};
@@ -192,9 +193,8 @@ async fn ready(policy: &Policy, name: Result<Name>, host: &Host) -> Result<(Pair
 async fn sealed_before(policy: &Policy, host: &Host) -> Option<Job> {
     directory_path(&policy.target)?;
     let (jobs, name, target) = (host.jobs.clone(), policy.name.clone(), policy.target_address());
-    let all = blocking(move || jobs.all()).await.unwrap_or_default();
-    all.into_iter()
-        .find(|job| job.policy.as_ref() == Some(&name) && job.target == target && job.state == JobState::Finished)
+    let ours = blocking(move || jobs.of_policy(&name)).await.unwrap_or_default();
+    ours.into_iter().find(|job| job.target == target && job.state == JobState::Finished)
 }
 
 /// Where a disk is not mounted, its mount point must not be filled in its place.
