@@ -6,8 +6,6 @@ use std::str::FromStr;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::error::{Error, Kind};
-
 /// The folder at a bucket's root that holds snapferry's own objects. Never part of a snapshot's content.
 pub const RESERVED: &str = ".snapferry/";
 
@@ -139,10 +137,15 @@ impl fmt::Debug for Key {
     }
 }
 
-impl FromStr for Key {
-    type Err = Error;
+/// A text that is no escaped key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an escaped key: after `\\` comes `\\`, `n`, `r`, `t` or `xNN`")]
+pub struct NotEscaped(String);
 
-    fn from_str(text: &str) -> Result<Self, Error> {
+impl FromStr for Key {
+    type Err = NotEscaped;
+
+    fn from_str(text: &str) -> Result<Self, NotEscaped> {
         let mut bytes = Vec::with_capacity(text.len());
         let mut rest = text.as_bytes();
         while let Some((&first, after)) = rest.split_first() {
@@ -151,12 +154,7 @@ impl FromStr for Key {
                 bytes.push(first);
                 continue;
             }
-            let bad = || {
-                Error::new(
-                    Kind::Usage,
-                    format!("`{text}` is not an escaped key: after `\\` comes `\\`, `n`, `r`, `t` or `xNN`"),
-                )
-            };
+            let bad = || NotEscaped(text.into());
             let (&escape, after) = rest.split_first().ok_or_else(bad)?;
             rest = after;
             match escape {
