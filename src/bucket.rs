@@ -237,6 +237,11 @@ impl Bucket {
         }
     }
 
+    /// True where a snapshot keeps its content while the bucket goes on.
+    pub fn keeps_snapshots(&self) -> bool {
+        self.directory.is_some() || self.provider.kind() != SnapshotKind::Guarded
+    }
+
     /// A name after this moment, or a little later one, of which there is no snapshot yet: names have the grain of a second.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::sync::CancellationToken;
 
 use crate::bucket::Bucket;
-use crate::catalog::Hold;
+use crate::catalog::{Hold, Reader};
 use crate::error::{Error, Kind, Result, Side};
 use crate::run::stopped;
 use crate::snapshot::Name;
@@ -14,20 +14,19 @@ use crate::snapshot::Name;
 pub(crate) struct RestoreHold {
     bucket: Bucket,
     snapshot: Name,
-    reason: String,
-    /// How the reason ends in every run of the same restore.
+    job: String,
+    /// The same in every run of the same restore.
     to: String,
 }
 
 impl RestoreHold {
     /// One for this job, which restores to `to`. Nothing is held yet.
     pub(crate) fn new(bucket: &Bucket, snapshot: &Name, job: &str, to: &str) -> Self {
-        let to = format!(" to {to}");
-        Self { bucket: bucket.clone(), snapshot: snapshot.clone(), reason: format!("restore {job}{to}"), to }
+        Self { bucket: bucket.clone(), snapshot: snapshot.clone(), job: job.into(), to: to.into() }
     }
 
-    /// Does the work with the snapshot held, unless somebody holds it already. What an earlier run of the same restore
-    /// left when it died is taken over. The hold goes however the work ends.
+    /// Does the work with the snapshot held. What an earlier run of the same restore left when it died is taken over. The
+    /// hold goes however the work ends; those of others stay.
     ///
     /// # Errors
     /// Those of the work; of the bucket, if it cannot be asked; `Cancelled` on request. A bucket that cannot be written is
@@ -57,13 +56,12 @@ impl RestoreHold {
     /// `begun` is true from when there may be a hold.
     async fn take(&self, begun: &AtomicBool) -> Result<()> {
         let (catalog, name) = (self.bucket.catalog(), &self.snapshot);
-        if catalog.hold(name).await?.is_some_and(|found| !self.is_of_this_restore(&found)) {
-            return Ok(());
-        }
         begun.store(true, Ordering::Relaxed);
-        let hold = Hold { reason: Some(self.reason.clone()), since: self.bucket.clock().now() };
-        let set = catalog.set_hold(name, &hold).await;
-        set.inspect_err(|error| begun.store(!cannot_write(error), Ordering::Relaxed))?;
+        let reader = Reader { job: self.job.clone(), since: self.bucket.clock().now() };
+        let taken = catalog.change_hold(name, |hold: &mut Hold| {
+            hold.restores.insert(self.to.clone(), reader.clone());
+        });
+        Box::pin(taken).await.inspect_err(|error| begun.store(!cannot_write(error), Ordering::Relaxed))?;
         // Whoever was about to remove it may not have seen the hold.
         self.bucket.record(name).await?.map(drop).ok_or_else(|| self.bucket.no_snapshot(name))
     }
@@ -72,22 +70,23 @@ impl RestoreHold {
     async fn release(&self) {
         let (catalog, name) = (self.bucket.catalog(), &self.snapshot);
         let released = async {
-            match catalog.hold(name).await? {
-                Some(found) if found.reason.as_deref() == Some(&self.reason) => catalog.release(name).await,
-                _ => Ok(()),
+            catalog
+                .change_hold(name, |hold| hold.restores.retain(|to, by| *to != self.to || by.job != self.job))
+                .await?;
+            // With the snapshot gone nobody else can have one.
+            match self.bucket.record(name).await? {
+                Some(_) => Ok(()),
+                None => catalog.release(name).await,
             }
         };
         if let Err(error) = released.await {
             tracing::warn!(
-                "{name} may still be held ({}): the next run of this restore takes the hold away, or \
+                "{name} may still be held for {} to {}: the next run of this restore takes the hold away, or \
                  `snapferry snapshot release`: {error}",
-                self.reason
+                self.job,
+                self.to
             );
         }
-    }
-
-    fn is_of_this_restore(&self, hold: &Hold) -> bool {
-        hold.reason.as_deref().is_some_and(|reason| reason.starts_with("restore ") && reason.ends_with(&self.to))
     }
 }
 
@@ -112,42 +111,50 @@ mod tests {
         (bucket, monday)
     }
 
-    /// The reason of the hold while the work is done, and afterwards.
-    async fn reasons(hold: &RestoreHold) -> [Option<String>; 2] {
-        let reason = async || hold.bucket.catalog().hold(&hold.snapshot).await.unwrap().and_then(|hold| hold.reason);
-        let mut during = None;
-        let work = async {
-            during = reason().await;
-            Err(Error::new(Kind::Io, "it failed"))
-        };
-        let outcome = hold.during(&CancellationToken::new(), work).await;
-        assert_eq!(outcome.unwrap_err().kind(), Kind::Io);
-        [during, reason().await]
-    }
-
     #[tokio::test]
-    async fn only_what_nobody_else_holds_is_held() {
+    async fn every_restore_has_a_hold_of_its_own() {
         let folder = tempfile::tempdir().unwrap();
         let (bucket, monday) = bucket_with_monday(folder.path()).await;
-        let hold = RestoreHold::new(&bucket, &monday, "job-2", "/place");
-        let ours = || Some("restore job-2 to /place".to_owned());
-        assert_eq!(reasons(&hold).await, [ours(), None]);
-        let cases = [
-            (Some("restore job-1 to /place"), [ours(), None]),
-            (
-                Some("restore job-1 to /another/place"),
-                ["restore job-1 to /another/place"; 2].map(|one| Some(one.to_owned())),
-            ),
-            (Some("before we go to /place"), ["before we go to /place"; 2].map(|one| Some(one.to_owned()))),
-            (None, [None, None]),
-        ];
-        for (left, expected) in cases {
-            let left = Hold { reason: left.map(Into::into), since: Default::default() };
-            bucket.catalog().set_hold(&monday, &left).await.unwrap();
-            assert_eq!(reasons(&hold).await, expected);
-            let stays = bucket.catalog().hold(&monday).await.unwrap();
-            assert_eq!(stays.is_some(), expected[1].is_some() || left.reason.is_none());
-        }
+        let catalog = bucket.catalog();
+        let holders = async || {
+            let hold = catalog.hold(&monday).await.unwrap().unwrap_or_default();
+            let mut all: Vec<String> =
+                hold.restores.iter().map(|(to, reader)| format!("{} to {to}", reader.job)).collect();
+            all.extend(hold.reason);
+            all
+        };
+        let cancel = CancellationToken::new();
+        let [here, there] = ["/here", "/there"].map(|to| RestoreHold::new(&bucket, &monday, "job-1", to));
+        let failing = |seen: &'static [&'static str]| {
+            let holders = &holders;
+            async move {
+                assert_eq!(holders().await, seen);
+                Err(Error::new(Kind::Io, "it failed"))
+            }
+        };
+        let outcome = here.during(&cancel, failing(&["job-1 to /here"])).await;
+        assert_eq!(outcome.unwrap_err().kind(), Kind::Io);
+        assert_eq!(catalog.hold(&monday).await.unwrap(), None);
+
+        // One that ends takes its own away, and no other's.
+        let by_hand = |hold: &mut Hold| {
+            (hold.since, hold.reason) = (Some(Default::default()), Some("incident".into()));
+        };
+        let outer = async {
+            catalog.change_hold(&monday, by_hand).await.unwrap();
+            there.during(&cancel, failing(&["job-1 to /here", "job-1 to /there", "incident"])).await.unwrap_err();
+            assert_eq!(holders().await, ["job-1 to /here", "incident"]);
+            Ok(())
+        };
+        here.during(&cancel, Box::pin(outer)).await.unwrap();
+        assert_eq!(holders().await, ["incident"]);
+
+        // What a dead run left is taken over by the next of the same restore.
+        let begun = AtomicBool::default();
+        here.take(&begun).await.unwrap();
+        let again = RestoreHold::new(&bucket, &monday, "job-2", "/here");
+        again.during(&cancel, failing(&["job-2 to /here", "incident"])).await.unwrap_err();
+        assert_eq!(holders().await, ["incident"]);
     }
 
     #[tokio::test]

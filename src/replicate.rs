@@ -66,7 +66,7 @@ pub async fn replicate(
 ) -> (Report, Result<()>) {
     let run = Run::new(source, target, request.bounds.clone(), progress, cancel, request.job.clone());
     let mut replication = Replication { run, request };
-    let outcome = replication.replicate().await;
+    let outcome = Box::pin(replication.replicate()).await;
     (replication.run.conclude(&outcome), outcome)
 }
 
@@ -91,7 +91,7 @@ impl Replication {
         }
         self.check_target().await?;
         if self.request.dry_run {
-            return self.rehearse(name).await;
+            return Box::pin(self.rehearse(name)).await;
         }
         let lease = self.run.lease().await.map_err(|error| error.on(Side::Target))?;
         let cancel = self.run.cancel.clone();
@@ -125,7 +125,7 @@ impl Replication {
             self.run.remember(unfinished).await?;
         }
         let base = self.base().await.map_err(|error| error.on(Side::Target))?;
-        let mut from = self.snapshot(name, base.as_ref()).await.map_err(|error| error.on(Side::Source))?;
+        let mut from = Box::pin(self.snapshot(name, base.as_ref())).await.map_err(|error| error.on(Side::Source))?;
         let manifest = match Box::pin(self.over_the_wire(&from, base.as_ref(), unfinished.as_ref(), lease)).await {
             Err(error) if error.kind() == Kind::Differ && from.derived => {
                 let what = "the store's own diff left something out, so the snapshots are listed";
@@ -137,9 +137,9 @@ impl Replication {
             }
             outcome => outcome?,
         };
-        self.read_back(&manifest).await?;
+        Box::pin(self.read_back(&manifest)).await?;
         self.run.progress.enter(Phase::Sealing);
-        self.seal(&from, base.as_ref(), &manifest, lease).await?;
+        Box::pin(self.seal(&from, base.as_ref(), &manifest, lease)).await?;
         if unfinished.is_some() {
             self.run.target.catalog().set_pending(None).await.map_err(|error| error.on(Side::Target))?;
         }
@@ -233,8 +233,7 @@ impl Replication {
     async fn check_target(&self) -> Result<()> {
         let target = &self.run.target;
         target.provider().ready().await.map_err(|error| error.on(Side::Target))?;
-        let keeps = target.directory().is_some() || target.provider().kind() != SnapshotKind::Guarded;
-        if keeps || self.request.allow_unversioned {
+        if target.keeps_snapshots() || self.request.allow_unversioned {
             return Ok(());
         }
         Err(Error::new(
@@ -274,7 +273,7 @@ impl Replication {
     /// The snapshot of this name, taken now if there is none.
     async fn snapshot(&mut self, name: &Name, base: Option<&Base>) -> Result<Origin> {
         if self.run.source.provider().kind() == SnapshotKind::Native {
-            return self.native_snapshot(name, base).await;
+            return Box::pin(self.native_snapshot(name, base)).await;
         }
         let away = self
             .request
@@ -407,7 +406,7 @@ impl Replication {
             .await
             .map_err(|error| error.on(Side::Target))?;
         if let Some(base) = base
-            && self.run.target.provider().kind() == SnapshotKind::Guarded
+            && !self.run.target.keeps_snapshots()
         {
             // Nothing keeps what the older snapshot listed.
             self.run.target.catalog().remove(&base.record.name).await.map_err(|error| error.on(Side::Target))?;

@@ -18,7 +18,7 @@ use crate::provenance::Provenance;
 use crate::report::{Report, State};
 use crate::run::{Run, Unfinished};
 use crate::selection::Selection;
-use crate::snapshot::{Name, SnapshotKind};
+use crate::snapshot::Name;
 use crate::store::{ListOptions, remove_all};
 
 /// What is to be restored.
@@ -184,7 +184,7 @@ async fn in_place(run: &mut Run, request: &Request, manner: &Manner) -> Result<(
 
 /// A snapshot that keeps nothing is no way back.
 fn check_keeps(target: &Bucket, manner: &Manner) -> Result<()> {
-    if !manner.safety_snapshot || target.provider().kind() != SnapshotKind::Guarded {
+    if !manner.safety_snapshot || target.keeps_snapshots() {
         return Ok(());
     }
     Err(Error::new(

@@ -309,7 +309,7 @@ fn a_snapshot_is_held_while_it_is_restored() {
 
         // Killed, it leaves the hold to the next run.
         let (mut child, _log) = lab.until(&slow, "COPYING").unwrap();
-        delete().exits(3).says("monday is held").says("(restore ").says(to);
+        delete().exits(3).says("monday is held").says("by job-").says(to);
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(hold_on(&lab, &dr, "monday").is_object());

@@ -2,18 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Catalog, FORMAT, document_attributes, steadily};
+use super::{CHANGES_MAX, Catalog, FORMAT, steadily};
 use crate::error::{Error, Kind, Result};
 use crate::key::Key;
 use crate::manifest::Pin;
 use crate::snapshot::Name;
-use crate::store::Condition;
-
-/// Tries to change a ledger that others change at the same moment.
-const TRIES_MAX: usize = 10;
 
 /// What is written of a policy, with its target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,25 +33,18 @@ impl Catalog {
     /// Changes the ledger of a policy, in spite of others that do so at the same moment.
     pub async fn change_ledger(&self, policy: &str, change: impl Fn(&mut Ledger)) -> Result<()> {
         let key = self.ledger_key(policy);
-        for _ in 0..TRIES_MAX {
-            let (before, condition) = match self.read_ledger(policy).await? {
-                Some((ledger, pin)) => (ledger, Condition::Matches(pin)),
-                None => (self.ledger_of_receipts(policy).await?, Condition::Absent),
+        for _ in 0..CHANGES_MAX {
+            let found = self.read_ledger(policy).await?;
+            let mut ledger = match &found {
+                Some((ledger, _)) => ledger.clone(),
+                None => self.ledger_of_receipts(policy).await?,
             };
-            let mut ledger = before.clone();
             change(&mut ledger);
-            if ledger == before && condition != Condition::Absent {
+            if Box::pin(self.replace(&key, found, &ledger)).await? {
                 return Ok(());
             }
-            let json = serde_json::to_vec_pretty(&ledger)
-                .map_err(|error| Error::internal("a ledger cannot be written as JSON").caused_by(error))?;
-            let (json, attributes) = (Bytes::from(json), document_attributes());
-            match steadily(|| self.store.write(&key, json.clone(), &attributes, &condition)).await {
-                Err(error) if matches!(error.kind(), Kind::Changed | Kind::AlreadyExists) => {}
-                outcome => return outcome.map(drop),
-            }
         }
-        Err(Error::new(Kind::Unavailable, "others change it all the time").at(self.store.address()).key(&key))
+        Err(self.contended(&key))
     }
 
     fn ledger_key(&self, policy: &str) -> Key {

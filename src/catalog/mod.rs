@@ -30,18 +30,21 @@ use serde::de::DeserializeOwned;
 
 pub use lease::{Job, Lease, LeaseState};
 pub use ledger::Ledger;
-pub use record::{FORMAT, Hold, Mark, Receipt, ReceiptTotals, Record};
+pub use record::{FORMAT, Hold, Mark, Reader, Receipt, ReceiptTotals, Record};
 pub use restore::Restore;
 pub use segments::{StoreSegments, manifest_writer, write_manifest};
 
 use crate::error::{Error, Kind, Result};
 use crate::key::{Key, RESERVED};
-use crate::manifest::{Attributes, Digest, Manifest, WAY_OUT};
+use crate::manifest::{Attributes, Digest, Manifest, Pin, WAY_OUT};
 use crate::snapshot::Name;
 use crate::store::{Condition, ListOptions, Store};
 
 /// Records made within this time of each other are told apart by their sequence number, not by the store's clock.
 const CLOCK_GRAIN_NS: i64 = 5_000_000_000;
+
+/// Tries to change a document that others change at the same moment.
+const CHANGES_MAX: usize = 10;
 
 /// The records of one bucket's snapshots, in whatever store they are kept.
 #[derive(Debug, Clone)]
@@ -84,8 +87,12 @@ impl Catalog {
 
     /// Reads a document; none if there is none.
     async fn get<T: DeserializeOwned>(&self, key: &Key) -> Result<Option<T>> {
-        let Some((bytes, _)) = steadily(|| self.store.fetch(key)).await? else { return Ok(None) };
-        serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+        let Some((json, _)) = steadily(|| self.store.fetch(key)).await? else { return Ok(None) };
+        self.parsed(key, &json).map(Some)
+    }
+
+    fn parsed<T: DeserializeOwned>(&self, key: &Key, json: &[u8]) -> Result<T> {
+        serde_json::from_slice(json).map_err(|error| {
             Error::new(Kind::Damaged, "this record cannot be read")
                 .at(self.store.address())
                 .key(key)
@@ -97,15 +104,35 @@ impl Catalog {
         })
     }
 
-    async fn put<T: Serialize>(&self, key: &Key, document: &T) -> Result<()> {
-        let mut json = serde_json::to_vec_pretty(document)
-            .map_err(|error| Error::internal("a record cannot be written as JSON").caused_by(error))?;
-        json.push(b'\n');
-        self.write(key, json).await
+    /// Writes a changed document where nobody else changed it since it was read as `before`; false where somebody did.
+    async fn replace<T: Serialize + PartialEq>(
+        &self,
+        key: &Key,
+        before: Option<(T, Pin)>,
+        document: &T,
+    ) -> Result<bool> {
+        let condition = match before {
+            Some((before, _)) if before == *document => return Ok(true),
+            Some((_, pin)) => Condition::Matches(pin),
+            None => Condition::Absent,
+        };
+        let (json, attributes) = (json(document)?, document_attributes());
+        match steadily(|| self.store.write(key, json.clone(), &attributes, &condition)).await {
+            Err(error) if matches!(error.kind(), Kind::Changed | Kind::AlreadyExists) => Ok(false),
+            written => written.map(|_| true),
+        }
     }
 
-    async fn write(&self, key: &Key, json: Vec<u8>) -> Result<()> {
-        let (json, attributes) = (Bytes::from(json), document_attributes());
+    fn contended(&self, key: &Key) -> Error {
+        Error::new(Kind::Unavailable, "others change it all the time").at(self.store.address()).key(key)
+    }
+
+    async fn put<T: Serialize>(&self, key: &Key, document: &T) -> Result<()> {
+        self.write(key, json(document)?).await
+    }
+
+    async fn write(&self, key: &Key, json: impl Into<Bytes>) -> Result<()> {
+        let (json, attributes): (Bytes, _) = (json.into(), document_attributes());
         steadily(|| self.store.write(key, json.clone(), &attributes, &Condition::Any)).await.map(drop)
     }
 
@@ -304,17 +331,31 @@ impl Catalog {
         Ok(())
     }
 
-    /// The hold on a snapshot.
+    /// The hold on a snapshot, where anybody has one.
     pub async fn hold(&self, name: &Name) -> Result<Option<Hold>> {
-        self.get(&self.snapshot_key(name, "hold")).await
+        let hold: Option<Hold> = self.get(&self.snapshot_key(name, "hold")).await?;
+        Ok(hold.filter(|hold| *hold != Hold::default()))
     }
 
-    /// Holds a snapshot.
-    pub async fn set_hold(&self, name: &Name, hold: &Hold) -> Result<()> {
-        self.put(&self.snapshot_key(name, "hold"), hold).await
+    /// Changes who holds a snapshot, in spite of others that do so at the same moment.
+    pub async fn change_hold(&self, name: &Name, change: impl Fn(&mut Hold)) -> Result<()> {
+        let key = self.snapshot_key(name, "hold");
+        for _ in 0..CHANGES_MAX {
+            let found = match steadily(|| self.store.fetch(&key)).await? {
+                Some((json, pin)) => Some((self.parsed::<Hold>(&key, &json)?, pin)),
+                None => None,
+            };
+            let mut hold = found.as_ref().map(|(hold, _)| hold.clone()).unwrap_or_default();
+            change(&mut hold);
+            let is_nothing = found.is_none() && hold == Hold::default();
+            if is_nothing || Box::pin(self.replace(&key, found, &hold)).await? {
+                return Ok(());
+            }
+        }
+        Err(self.contended(&key))
     }
 
-    /// Takes the hold away.
+    /// Takes all holds away.
     pub async fn release(&self, name: &Name) -> Result<()> {
         self.delete(self.snapshot_key(name, "hold")).await
     }
@@ -323,6 +364,14 @@ impl Catalog {
 /// Tries again what may succeed a little later: a document is worth a wait as content is.
 async fn steadily<T, F: Future<Output = Result<T>>>(work: impl FnMut() -> F) -> Result<T> {
     crate::retry::retry(work, |_| {}).await
+}
+
+/// A document as it is written.
+fn json<T: Serialize>(document: &T) -> Result<Bytes> {
+    let mut json = serde_json::to_vec_pretty(document)
+        .map_err(|error| Error::internal("a record cannot be written as JSON").caused_by(error))?;
+    json.push(b'\n');
+    Ok(json.into())
 }
 
 /// What travels with snapferry's own documents.

@@ -1,5 +1,8 @@
 //! What is written of a snapshot.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -121,14 +124,39 @@ impl From<&Totals> for ReceiptTotals {
     }
 }
 
-/// Keeps a snapshot from being deleted or pruned.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Keeps a snapshot from being deleted or pruned, while somebody wants it or a restore reads it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
+    /// Since when somebody wants it kept, if somebody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The restores that read it, by where to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub restores: BTreeMap<String, Reader>,
+}
+
+/// A restore that reads a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reader {
+    /// The job.
+    pub job: String,
     /// Since when.
     pub since: Timestamp,
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let by_hand = self.since.iter().map(|since| match &self.reason {
+            Some(reason) => format!("since {since} ({reason})"),
+            None => format!("since {since}"),
+        });
+        let restores =
+            self.restores.iter().map(|(to, reader)| format!("since {} by {} to {to}", reader.since, reader.job));
+        f.write_str(&by_hand.chain(restores).collect::<Vec<_>>().join(", "))
+    }
 }
 
 /// An upload under way.

@@ -118,7 +118,7 @@ impl fmt::Display for Shown {
             write!(f, ", proved by {}", receipt.verified)?;
         }
         if let Some(hold) = &self.hold {
-            write!(f, "\n  held     since {} {}", hold.since, hold.reason.as_deref().unwrap_or(""))?;
+            write!(f, "\n  held     {hold}")?;
         }
         let others = self.record.others;
         if others.total() > 0 {
@@ -182,7 +182,9 @@ pub(super) async fn run(command: Command, common: &Common, output: &Output) -> R
         Command::Hold(HoldArguments { bucket, name, reason }) => {
             let bucket = common.open(&bucket, CloneMode::Auto).await?;
             bucket.record(&name).await?.ok_or_else(|| bucket.no_snapshot(&name))?;
-            bucket.catalog().set_hold(&name, &Hold { reason, since: Timestamp::now() }).await?;
+            let since = Timestamp::now();
+            let hold = |hold: &mut Hold| (hold.since, hold.reason) = (Some(since), reason.clone());
+            bucket.catalog().change_hold(&name, hold).await?;
             output.result(&Done { snapshot: name, state: "held" }, None)
         }
         Command::Release(Named { bucket, name }) => {
@@ -232,8 +234,7 @@ async fn delete(arguments: Delete, common: &Common, output: &Output) -> Result<(
     let name = arguments.name;
     let record = bucket.record(&name).await?.ok_or_else(|| bucket.no_snapshot(&name))?;
     if let Some(hold) = bucket.catalog().hold(&name).await? {
-        let reason = hold.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
-        return Err(Error::new(Kind::Refused, format!("{name} is held since {}{reason}", hold.since))
+        return Err(Error::new(Kind::Refused, format!("{name} is held {hold}"))
             .at(bucket.address())
             .hint("take the hold away with `snapferry snapshot release`"));
     }

@@ -169,7 +169,7 @@ async fn write(target: &Bucket) -> Result<String> {
 }
 
 fn keeps(target: &Bucket, allow_unversioned: bool) -> Result<String> {
-    match target.directory().is_some() || target.provider().kind() != SnapshotKind::Guarded {
+    match target.keeps_snapshots() {
         true => Ok("works".into()),
         false if allow_unversioned => Ok("only the newest, for it keeps no versions".into()),
         false => {

@@ -257,9 +257,10 @@ impl Story {
 
     fn hold(&mut self) {
         let (name, _) = self.sealed.clone().unwrap();
-        let hold = Hold { reason: None, since: self.clock.now() };
+        let since = self.clock.now();
+        let hold = |hold: &mut Hold| hold.since = Some(since);
         let held =
-            async { self.target.open(&self.clock).await.catalog().set_hold(&name.parse().unwrap(), &hold).await };
+            async { self.target.open(&self.clock).await.catalog().change_hold(&name.parse().unwrap(), hold).await };
         self.runtime.block_on(held).unwrap();
         self.held = Some(name);
     }

@@ -46,7 +46,7 @@ fn keep_last(keep: u32) -> Rules {
 
 async fn prune_place(place: &Place, world: &World, side: Side, rules: &Rules) -> Result<Pruned> {
     let bucket = place.bucket(&world.state).await;
-    prune(&bucket, side, rules, &context(), false, CancellationToken::new()).await
+    Box::pin(prune(&bucket, side, rules, &context(), false, CancellationToken::new())).await
 }
 
 /// Five nights in which keys are made, changed, removed and made again; and versions that no night saw.
@@ -185,11 +185,11 @@ async fn check_source(world: &World, before: &[Version], pruned: &BTreeSet<(Stri
 fn what_is_left_restores_and_nothing_needless_stays() {
     block_on(async {
         let world = World::new(Like::Versioned, Like::Versioned);
-        let contents = nights(&world).await;
+        let contents = Box::pin(nights(&world)).await;
         let held = world.target.bucket(&world.state).await;
-        let hold = Hold { reason: None, since: jiff::Timestamp::now() };
-        held.catalog().set_hold(&night(2).parse().unwrap(), &hold).await.unwrap();
-        let pruned = prune_place(&world.target, &world, Side::Target, &keep_last(2)).await.unwrap();
+        let hold = |hold: &mut Hold| hold.since = Some(jiff::Timestamp::now());
+        held.catalog().change_hold(&night(2).parse().unwrap(), hold).await.unwrap();
+        let pruned = Box::pin(prune_place(&world.target, &world, Side::Target, &keep_last(2))).await.unwrap();
         assert_eq!(pruned.removed, [1, 3].map(|number| night(number).parse::<Name>().unwrap()));
         assert!(pruned.versions_removed > 5 && pruned.bytes_freed > 0 && pruned.put_off.is_none(), "{pruned}");
         check_target(&world, &[2, 4, 5], &contents).await;
@@ -198,7 +198,7 @@ fn what_is_left_restores_and_nothing_needless_stays() {
         assert_eq!(restored, contents[&night(2)]);
 
         // A second time there is nothing left to do but for what the first one wrote itself.
-        let again = prune_place(&world.target, &world, Side::Target, &keep_last(2)).await.unwrap();
+        let again = Box::pin(prune_place(&world.target, &world, Side::Target, &keep_last(2))).await.unwrap();
         assert_eq!((again.removed.len(), again.versions_removed), (0, 0), "{again}");
 
         // And the next night goes on as if nothing had been.
@@ -209,7 +209,7 @@ fn what_is_left_restores_and_nothing_needless_stays() {
         let mut contents = contents;
         let held = world.source.content().await.into_iter().map(|(key, held)| (key.to_string(), held.data)).collect();
         contents.insert(night(6), held);
-        prune_place(&world.target, &world, Side::Target, &keep_last(2)).await.unwrap();
+        Box::pin(prune_place(&world.target, &world, Side::Target, &keep_last(2))).await.unwrap();
         check_target(&world, &[2, 5, 6], &contents).await;
     });
 }
@@ -218,7 +218,7 @@ fn what_is_left_restores_and_nothing_needless_stays() {
 fn a_source_keeps_what_is_the_users() {
     block_on(async {
         let world = World::new(Like::Versioned, Like::Versioned);
-        let contents = nights(&world).await;
+        let contents = Box::pin(nights(&world)).await;
         let before = versions(&world.source, "").await;
         let mut old = BTreeSet::new();
         for number in 1..=3 {
@@ -227,7 +227,7 @@ fn a_source_keeps_what_is_the_users() {
                 entries.iter().map(|entry| (entry.key.to_string(), entry.pin.version.as_deref().unwrap().to_owned())),
             );
         }
-        let pruned = prune_place(&world.source, &world, Side::Source, &keep_last(2)).await.unwrap();
+        let pruned = Box::pin(prune_place(&world.source, &world, Side::Source, &keep_last(2))).await.unwrap();
         assert_eq!((pruned.removed.len(), &pruned.put_off), (3, &None));
         let after = versions(&world.source, "").await;
         assert_eq!(pruned.versions_removed as usize, before.len() - after.len());
@@ -244,7 +244,7 @@ fn killed_anywhere_it_is_finished_by_the_next_run() {
             let mut call = 1;
             loop {
                 let world = World::new(Like::Versioned, Like::Versioned);
-                let contents = nights(&world).await;
+                let contents = Box::pin(nights(&world)).await;
                 let place = if side == Side::Target { &world.target } else { &world.source };
                 let before = versions(place, "").await;
                 let mut old = BTreeSet::new();
@@ -259,14 +259,14 @@ fn killed_anywhere_it_is_finished_by_the_next_run() {
                     Rule::new(None, When::From(call), Effect::Before(ErrorKind::Io)),
                 ];
                 let fault = Arc::new(Fault::new(place.store.clone(), rules));
-                let died = prune_place(&place.through(fault.clone()), &world, side, &keep_last(2)).await;
+                let died = Box::pin(prune_place(&place.through(fault.clone()), &world, side, &keep_last(2))).await;
                 check_readable(place, &world, &contents).await;
                 if fault.injected() == 0 {
                     died.unwrap();
                     break;
                 }
                 place.expire_lease().await;
-                let again = prune_place(place, &world, side, &keep_last(2)).await.unwrap();
+                let again = Box::pin(prune_place(place, &world, side, &keep_last(2))).await.unwrap();
                 assert_eq!(again.put_off, None, "call {call}");
                 match side {
                     Side::Target => check_target(&world, &[4, 5], &contents).await,
@@ -284,11 +284,11 @@ fn killed_anywhere_it_is_finished_by_the_next_run() {
 fn a_job_at_work_puts_it_off() {
     block_on(async {
         let world = World::new(Like::Versioned, Like::Versioned);
-        nights(&world).await;
+        Box::pin(nights(&world)).await;
         let bucket = world.target.bucket(&world.state).await;
         let lease = bucket.lease("a long job", Duration::from_secs(60)).await.unwrap();
         let (before, since) = (versions(&world.target, "").await, Instant::now());
-        let pruned = prune_place(&world.target, &world, Side::Target, &keep_last(2)).await.unwrap();
+        let pruned = Box::pin(prune_place(&world.target, &world, Side::Target, &keep_last(2))).await.unwrap();
         assert!(since.elapsed() < Duration::from_secs(5), "it waited");
         assert!(pruned.put_off.unwrap().contains("a long job"));
         assert_eq!((pruned.removed.len(), names(&world.target, &world).await.len()), (0, 5));
@@ -303,7 +303,7 @@ fn a_job_waits_for_its_turn() {
     block_on(async {
         for like in [Like::Versioned, Like::Directory] {
             let world = World::new(Like::Versioned, like);
-            nights(&world).await;
+            Box::pin(nights(&world)).await;
             let bucket = world.target.bucket(&world.state).await;
             let lease = bucket.lease_briefly("prune").await.unwrap();
             let release = async {
@@ -322,7 +322,7 @@ fn a_job_waits_for_its_turn() {
 fn an_unfinished_job_keeps_all_versions() {
     block_on(async {
         let world = World::new(Like::Versioned, Like::Versioned);
-        let mut contents = nights(&world).await;
+        let mut contents = Box::pin(nights(&world)).await;
         world.source.put("new-1", "1").await;
         world.source.put("new-2", "2").await;
         let dies = [Rule::new(Op::Write, When::From(1), Effect::Before(ErrorKind::Io)).key("new-2")];
@@ -330,7 +330,7 @@ fn an_unfinished_job_keeps_all_versions() {
         world.between(&world.source, &target, &night(6), Ask::default()).await.1.unwrap_err();
         world.target.expire_lease().await;
         let before = versions(&world.target, "").await;
-        let pruned = prune_place(&world.target, &world, Side::Target, &keep_last(2)).await.unwrap();
+        let pruned = Box::pin(prune_place(&world.target, &world, Side::Target, &keep_last(2))).await.unwrap();
         assert!(pruned.put_off.unwrap().contains("unfinished"));
         assert_eq!((pruned.removed.len(), pruned.versions_removed), (3, 0));
         assert_eq!(versions(&world.target, "").await, before);
@@ -338,7 +338,7 @@ fn an_unfinished_job_keeps_all_versions() {
         world.run(&night(6)).await.1.unwrap();
         let held = world.source.content().await.into_iter().map(|(key, held)| (key.to_string(), held.data)).collect();
         contents.insert(night(6), held);
-        let pruned = prune_place(&world.target, &world, Side::Target, &keep_last(2)).await.unwrap();
+        let pruned = Box::pin(prune_place(&world.target, &world, Side::Target, &keep_last(2))).await.unwrap();
         assert!(pruned.versions_removed > 0 && pruned.put_off.is_none());
         check_target(&world, &[5, 6], &contents).await;
     });
@@ -349,7 +349,7 @@ fn an_unfinished_job_keeps_all_versions() {
 fn a_snapshot_taken_meanwhile_keeps_what_it_needs() {
     block_on(async {
         let world = World::new(Like::Versioned, Like::Versioned);
-        nights(&world).await;
+        Box::pin(nights(&world)).await;
         let entries = entries(&world.target, &world, &night(2)).await;
         let bucket = world.target.bucket(&world.state).await;
         let sealed = versions(&world.target, ".snapferry/snapshots/night-2026-11-02/").await;
@@ -358,7 +358,7 @@ fn a_snapshot_taken_meanwhile_keeps_what_it_needs() {
             bucket.take(&"of-the-past".parse().unwrap(), Some(then)).await.unwrap();
         };
         let (target, hook) = world.target.hooked(|op, key| op == Op::ListVersions && key.is_empty(), take);
-        let pruned = prune_place(&target, &world, Side::Target, &keep_last(2)).await.unwrap();
+        let pruned = Box::pin(prune_place(&target, &world, Side::Target, &keep_last(2))).await.unwrap();
         assert!(hook.is_done());
         assert_eq!(pruned.versions_removed, 0);
         assert!(pruned.put_off.unwrap().contains("meanwhile"));
@@ -367,7 +367,7 @@ fn a_snapshot_taken_meanwhile_keeps_what_it_needs() {
         }
         assert!(names(&world.target, &world).await.contains("of-the-past"));
         // The next time it counts as one that remains.
-        let pruned = prune_place(&world.target, &world, Side::Target, &keep_last(2)).await.unwrap();
+        let pruned = Box::pin(prune_place(&world.target, &world, Side::Target, &keep_last(2))).await.unwrap();
         assert!(pruned.versions_removed > 0);
         let past = self::entries(&world.target, &world, "of-the-past").await;
         for entry in past {
@@ -415,7 +415,7 @@ fn trees_of_a_directory_go() {
             assert!(dry.removed.is_empty() && dry.to_string().ends_with("3 of 5 snapshots would go"), "{dry}");
             // What a run left that died between the record and the tree.
             bucket.catalog().remove(&night(1).parse().unwrap()).await.unwrap();
-            let pruned = prune_place(place, &world, side, &keep_last(2)).await.unwrap();
+            let pruned = Box::pin(prune_place(place, &world, side, &keep_last(2))).await.unwrap();
             assert_eq!(pruned.removed, [2, 3].map(|number| night(number).parse::<Name>().unwrap()));
             let trees: BTreeSet<_> = std::fs::read_dir(bucket.directory().unwrap().join(".snapshot"))
                 .unwrap()
@@ -431,7 +431,7 @@ fn trees_of_a_directory_go() {
 fn stopped_on_request() {
     block_on(async {
         let world = World::new(Like::Versioned, Like::Versioned);
-        nights(&world).await;
+        Box::pin(nights(&world)).await;
         let (bucket, cancel) = (world.target.bucket(&world.state).await, CancellationToken::new());
         cancel.cancel();
         let error: Error = prune(&bucket, Side::Target, &keep_last(1), &context(), false, cancel).await.unwrap_err();

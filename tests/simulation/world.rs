@@ -227,11 +227,11 @@ impl World {
     }
 
     pub(crate) async fn run(&self, name: &str) -> (Report, Result<()>) {
-        self.ask(name, Ask::default()).await
+        Box::pin(self.ask(name, Ask::default())).await
     }
 
     pub(crate) async fn ask(&self, name: &str, ask: Ask) -> (Report, Result<()>) {
-        self.between(&self.source, &self.target, name, ask).await
+        Box::pin(self.between(&self.source, &self.target, name, ask)).await
     }
 
     /// Replicates between these, which are this world's places or wrap them.
@@ -250,7 +250,7 @@ impl World {
             bounds: self.bounds(ask),
         };
         let (from, to) = (source.bucket(&self.state).await, target.bucket(&self.state).await);
-        replicate(from, to, request, Arc::new(Progress::default()), CancellationToken::new()).await
+        Box::pin(replicate(from, to, request, Arc::new(Progress::default()), CancellationToken::new())).await
     }
 
     fn bounds(&self, ask: Ask) -> Bounds {
@@ -325,5 +325,6 @@ impl World {
 /// Runs a test's future on the threads that all tests share.
 pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| Runtime::new().unwrap()).block_on(work)
+    // On the heap: without optimisation each call on the way would have a copy of it on the stack.
+    RUNTIME.get_or_init(|| Runtime::new().unwrap()).block_on(Box::pin(work))
 }
