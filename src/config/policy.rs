@@ -10,6 +10,7 @@ use super::reader::{Table, Value};
 use super::{Config, is_policy_name};
 use crate::bounds::{MaxDelete, OnDrift};
 use crate::delta::Delta;
+use crate::error::Error;
 use crate::neighbours::{MARK, Neighbours};
 use crate::policy::{Family, Policy, Settings, check_bucket, check_url};
 use crate::replicate::Proof;
@@ -103,7 +104,7 @@ pub(super) fn policies(name: &str, mut table: Table<'_, '_>, base: &Settings, co
             table.wrong(format_args!("`{side}` is missing"));
             return None;
         };
-        let resolved = url.text().and_then(|text| config.resolve(text).map_err(|error| with_way_out(&error)));
+        let resolved = url.text().and_then(|text| config.resolve(text).map_err(with_way_out));
         let resolved = resolved.map_err(|what| table.wrong_at(url.at, side, what)).ok()?;
         Some((side, url.at, resolved))
     };
@@ -114,47 +115,46 @@ pub(super) fn policies(name: &str, mut table: Table<'_, '_>, base: &Settings, co
     if settings.schedule.is_some() {
         check_names(&table, &settings);
     }
-    if except.is_some() && buckets.as_ref().is_some_and(|buckets| buckets.wanted.is_none()) {
+    let has_buckets = table.had("buckets");
+    if except.is_some() && buckets.as_ref().map_or(!has_buckets, |buckets| buckets.wanted.is_none()) {
         table.wrong("`except` needs a pattern in `buckets`, such as \"*\"");
     }
-    let has_buckets = table.had("buckets");
-    let Buckets { named, wanted } = buckets.unwrap_or_default();
-    // What a bucket's name comes to is checked with one that any store can have.
-    let examples = || if has_buckets && named.is_empty() { vec!["bucket".into()] } else { named.clone() };
-    let check = |(side, at, url): &(&'static str, usize, String)| {
-        let checked = match (has_buckets, url.contains(MARK)) {
-            (true, true) => {
-                examples().iter().try_for_each(|bucket| judge(&url.replace(MARK, bucket), &settings.pattern))
-            }
-            (false, false) => judge(url, &settings.pattern),
-            (true, false) => Err("has no {bucket} in it, though there are `buckets`".into()),
-            (false, true) => Err("has {bucket} in it, but there are no `buckets`".into()),
-        };
-        let lists = wanted.is_some() && *side == "source";
-        let checked = checked.and_then(|()| match lists {
-            true => Neighbours::of(url).map(drop).map_err(|error| with_way_out(&error)),
-            false => Ok(()),
-        });
-        checked.map_err(|what| table.wrong_at(*at, side, what)).is_ok()
-    };
-    let right = [&source, &target].map(|side| side.as_ref().is_some_and(check));
+    let buckets = has_buckets.then(|| buckets.unwrap_or_default());
+    let right = [&source, &target].map(|side| {
+        let Some((side, at, url)) = side else { return false };
+        let lists = *side == "source" && buckets.as_ref().is_some_and(|buckets| buckets.wanted.is_some());
+        let judged = judge(url, buckets.as_ref(), &settings.pattern);
+        let judged =
+            judged.and_then(|()| if lists { Neighbours::of(url).map(drop).map_err(with_way_out) } else { Ok(()) });
+        judged.map_err(|what| table.wrong_at(*at, side, what)).is_ok()
+    });
     table.finish();
     let (Some((.., source)), Some((.., target)), [true, true]) = (source, target, right) else {
         return Read::default();
     };
-    if !has_buckets {
+    let Some(Buckets { named, wanted }) = buckets else {
         return Read { policies: vec![Policy { name: name.into(), source, target, settings }], family: None };
-    }
+    };
     let family = Family { name: name.into(), source, target, wanted, except, settings };
     let policies = named.iter().filter_map(|bucket| family.member(bucket).ok()).collect();
     Read { policies, family: Some(family) }
 }
 
-fn judge(url: &str, pattern: &Pattern) -> Result<(), String> {
-    check_url(url, pattern).map_err(|error| with_way_out(&error))
+/// Checks a side's URL for each bucket that is named, else for one whose name any store can have.
+fn judge(url: &str, buckets: Option<&Buckets>, pattern: &Pattern) -> Result<(), String> {
+    match (buckets, url.contains(MARK)) {
+        (None, false) => check_url(url, pattern).map_err(with_way_out),
+        (None, true) => Err("has {bucket} in it, but there are no `buckets`".into()),
+        (Some(_), false) => Err("has no {bucket} in it, though there are `buckets`".into()),
+        (Some(Buckets { named, .. }), true) => {
+            let any = ["bucket".to_owned()];
+            let mut names = if named.is_empty() { any.iter() } else { named.iter() };
+            names.try_for_each(|name| check_url(&url.replace(MARK, name), pattern)).map_err(with_way_out)
+        }
+    }
 }
 
-fn with_way_out(error: &crate::error::Error) -> String {
+fn with_way_out(error: Error) -> String {
     match error.way_out() {
         Some(way_out) => format!("{error}; {way_out}"),
         None => error.to_string(),

@@ -223,6 +223,7 @@ fn broken_files_say_what_is_wrong_and_where() {
             "[policy.a]\nsource = \"/a/{bucket}\"\ntarget = \"/b/{bucket}\"\nbuckets = [\"x\"]\nexcept = \"y\"".into(),
             &["line 1: policy.a: `except` needs a pattern in `buckets`"],
         ),
+        (with("except = \"y\""), &["line 1: policy.a: `except` needs a pattern in `buckets`"]),
         (
             "[policy.a]\nsource = \"/a/{bucket}\"\ntarget = \"/b/{bucket}\"\nbuckets = [\"x[\"]".into(),
             &["line 4: policy.a.buckets: `x[` is no glob"],
