@@ -104,7 +104,7 @@ impl Known {
         let known = self.clone();
         let written = blocking(move || {
             let text = serde_json::to_vec(&names).map_err(|error| Error::internal(error.to_string()))?;
-            Ok(file::replace(&known.0, &text)?)
+            Ok(file::replace(&known.0, &text, None)?)
         });
         written.await.map_err(|error| self.failed(error))
     }

@@ -265,10 +265,6 @@ impl fmt::Display for Age {
 
 impl fmt::Display for Estate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.policies.is_empty() {
-            f.write_str("no policies")?;
-            return self.troubles.iter().try_for_each(|trouble| write!(f, "\n{trouble}"));
-        }
         let mut table = Table::new(["POLICY", "STATE", "LAST SEALED", "AGE", "RPO", "TOOK", "COPIED", "NEXT"])
             .right(3)
             .right(4)
@@ -291,7 +287,10 @@ impl fmt::Display for Estate {
                 or_dash(outlook.next.map(|next| next.strftime("%Y-%m-%dT%H:%MZ").to_string())),
             ]);
         }
-        table.fmt(f)?;
+        match self.policies.is_empty() {
+            true => f.write_str("no policies")?,
+            false => table.fmt(f)?,
+        }
         for outlook in &self.policies {
             let error = outlook.last.as_ref().and_then(|last| last.job.error.as_ref());
             if let Some(trouble) = &outlook.trouble {

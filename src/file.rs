@@ -16,12 +16,15 @@ pub(crate) fn beside(path: &Path) -> std::io::Result<NamedTempFile> {
     tempfile::Builder::new().prefix(".snapferry-").permissions(Permissions::from_mode(0o666)).tempfile_in(folder)
 }
 
-/// Puts a file with this content in the place of what is there.
+/// Puts a file with this content in the place of what is there; `mode` is who may use it, whatever the umask.
 ///
 /// # Errors
 /// When it cannot be written; then what was there stays.
-pub(crate) fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
+pub(crate) fn replace(path: &Path, content: &[u8], mode: Option<u32>) -> std::io::Result<()> {
     let mut file = beside(path)?;
     file.write_all(content)?;
+    if let Some(mode) = mode {
+        file.as_file().set_permissions(Permissions::from_mode(mode))?;
+    }
     file.persist(path).map(drop).map_err(|error| error.error)
 }

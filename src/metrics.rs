@@ -120,7 +120,5 @@ fn encoded(registry: &Registry) -> Result<String> {
 pub fn write(estate: &Estate, path: &Path) -> Result<()> {
     let text = encoded(&of_policies(estate))?;
     // Whoever collects it is another user.
-    let written = file::replace(path, text.as_bytes())
-        .and_then(|()| std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o644)));
-    written.map_err(|error| Error::from(error).at(path.display().to_string()))
+    file::replace(path, text.as_bytes(), Some(0o644)).map_err(|error| Error::from(error).at(path.display().to_string()))
 }

@@ -64,7 +64,7 @@ impl Neighbours {
     /// # Errors
     /// When they cannot be listed.
     pub async fn names(&self) -> Result<Vec<String>> {
-        let mut names = match &self.home {
+        let names = match &self.home {
             Home::Directory(folder) => {
                 let listed = folder.clone();
                 let names = blocking(move || directories(&listed)).await;
@@ -73,16 +73,11 @@ impl Neighbours {
             Home::S3(url) => retry(|| S3Store::buckets(url), |_| {}).await?,
             Home::Ozone(url) => OzoneStore::buckets(url).await?,
         };
-        names.retain_mut(|name| {
-            let part = name.strip_prefix(&self.before).and_then(|rest| rest.strip_suffix(&self.after));
-            match part.filter(|part| !part.is_empty()).map(str::to_owned) {
-                Some(part) => {
-                    *name = part;
-                    true
-                }
-                None => false,
-            }
-        });
+        let part = |name: String| {
+            let part = name.strip_prefix(&self.before)?.strip_suffix(&self.after)?;
+            (!part.is_empty()).then(|| part.to_owned())
+        };
+        let mut names: Vec<String> = names.into_iter().filter_map(part).collect();
         names.sort();
         Ok(names)
     }

@@ -44,9 +44,8 @@ pub struct Server {
     host: Host,
     /// What the file says.
     said: Config,
-    /// How often it was read again, and which reading is in force.
+    /// How often it was read again.
     readings: usize,
-    in_force: usize,
     /// The same with the policies of the buckets that were found.
     config: Config,
     /// What went wrong when they were looked for.
@@ -87,8 +86,8 @@ enum Done {
     Ran { policy: String, due: Timestamp, outcome: Result<()> },
     /// All policies were looked at.
     Surveyed(Estate),
-    /// Buckets were looked for, for what the file said when it was read for this time.
-    Discovered { reading: usize, config: Config, troubles: Vec<String> },
+    /// Buckets were looked for, for what the file said when it was read for this time, which had just been so or not.
+    Discovered { reading: usize, read_again: bool, config: Config, troubles: Vec<String> },
     /// Hooks were told.
     Told,
 }
@@ -103,7 +102,6 @@ impl Server {
             host,
             said: config.clone(),
             readings: 0,
-            in_force: 0,
             config,
             troubles: Vec::new(),
             watched: BTreeMap::new(),
@@ -133,7 +131,7 @@ impl Server {
                 () = self.cancel.cancelled() => break,
                 _ = tick.tick() => self.tick(),
                 _ = look.tick() => self.look(),
-                _ = discover.tick() => self.discover(),
+                _ = discover.tick() => self.discover(false),
                 Some(()) = reload.recv() => self.reload(&load),
                 Some(done) = self.runs.join_next() => self.take(done),
                 Some(done) = self.chores.join_next() => self.take(done),
@@ -154,14 +152,14 @@ impl Server {
                 self.permits = Arc::new(Semaphore::new(config.at_once));
                 self.said = config;
                 self.readings += 1;
-                self.discover();
+                self.discover(true);
             }
             Err(error) => tracing::error!("the configuration stays as it was: {error}"),
         }
     }
 
     /// Looks for the buckets that policies stand for.
-    fn discover(&mut self) {
+    fn discover(&mut self, read_again: bool) {
         let (mut config, reading, state_dir) = (self.said.clone(), self.readings, self.host.state_dir.clone());
         self.chores.spawn(async move {
             let troubles = discover(&mut config, &state_dir, |family| family.settings.enabled)
@@ -169,7 +167,7 @@ impl Server {
                 .iter()
                 .map(ToString::to_string)
                 .collect();
-            Done::Discovered { reading, config, troubles }
+            Done::Discovered { reading, read_again, config, troubles }
         });
     }
 
@@ -274,10 +272,7 @@ impl Server {
             Ok(Done::Surveyed(estate)) => self.publish(estate.with_troubles(&self.troubles)),
             // A configuration that was read since has its own search under way.
             Ok(Done::Discovered { reading, .. }) if reading != self.readings => {}
-            Ok(Done::Discovered { config, troubles, .. }) => {
-                let read_again = std::mem::replace(&mut self.in_force, self.readings) != self.readings;
-                self.take_over(config, troubles, read_again);
-            }
+            Ok(Done::Discovered { read_again, config, troubles, .. }) => self.take_over(config, troubles, read_again),
             Ok(Done::Told) => {}
             Err(error) => tracing::error!("a task of serve ended badly: {error}"),
         }

@@ -45,11 +45,6 @@ pub(super) struct Chosen {
 }
 
 impl Chosen {
-    /// The names that were given; none for all.
-    pub(super) fn names(&self) -> &[String] {
-        &self.policies
-    }
-
     /// The policy, where one was named.
     pub(super) fn one<'a>(&self, config: &'a Config) -> Option<&'a Policy> {
         let [name] = &self.policies[..] else { return None };
@@ -57,7 +52,7 @@ impl Chosen {
     }
 
     /// Those of the configuration.
-    pub(super) fn of<'a>(&self, config: &'a Config) -> Result<Vec<&'a Policy>> {
+    fn of<'a>(&self, config: &'a Config) -> Result<Vec<&'a Policy>> {
         if !self.all {
             let chosen: Result<Vec<Vec<&Policy>>> = self.policies.iter().map(|name| config.chosen(name)).collect();
             return Ok(chosen?.concat());
@@ -68,9 +63,9 @@ impl Chosen {
 }
 
 /// The outcome; where all is well, what went wrong with finding policies takes its place. What is not returned is told.
-pub(super) fn with_troubles(outcome: Result<()>, troubles: Vec<Error>) -> Result<()> {
+pub(super) fn with_troubles<T>(outcome: Result<T>, troubles: Vec<Error>) -> Result<T> {
     let mut troubles = troubles.into_iter();
-    let outcome = outcome.and_then(|()| troubles.next().map_or(Ok(()), Err));
+    let outcome = outcome.and_then(|value| troubles.next().map_or(Ok(value), Err));
     troubles.for_each(|trouble| tracing::error!("{trouble}"));
     outcome
 }
@@ -108,6 +103,16 @@ impl Common {
         };
         let troubles = discover(&mut config, &self.state_dir()?, is_meant).await;
         Ok((config, troubles))
+    }
+
+    /// As [`Self::policies`], with those that are chosen. Where there are none, what went wrong with finding them is told.
+    pub(super) async fn chosen(&self, chosen: &Chosen) -> Result<(Config, Vec<Policy>, Vec<Error>)> {
+        let (config, troubles) = self.policies(&chosen.policies).await?;
+        let policies = chosen.of(&config).map(|policies| policies.into_iter().cloned().collect());
+        match policies {
+            Ok(policies) => Ok((config, policies, troubles)),
+            Err(error) => with_troubles(Err(error), troubles),
+        }
     }
 
     /// This machine, for policies.

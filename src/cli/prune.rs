@@ -51,9 +51,10 @@ pub(super) async fn run(
     output: &Output,
     cancel: CancellationToken,
 ) -> Result<()> {
-    let ((config, mut failed), host) = (common.policies(arguments.chosen.names()).await?, common.host()?);
+    let (_, policies, mut failed) = common.chosen(&arguments.chosen).await?;
+    let host = common.host()?;
     let mut all = All { policies: Vec::new() };
-    for policy in arguments.chosen.of(&config)? {
+    for policy in &policies {
         let pruned = async {
             let pair = open(policy, &host, false).await?;
             prune_both(policy, &pair, host.clock.now(), arguments.dry_run, &cancel).await

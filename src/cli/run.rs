@@ -59,12 +59,8 @@ pub(super) async fn run(
     output: &Output,
     cancel: CancellationToken,
 ) -> Result<()> {
-    let (config, troubles) = common.policies(arguments.chosen.names()).await?;
+    let (config, policies, troubles) = common.chosen(&arguments.chosen).await?;
     let host = common.host()?;
-    let policies = match arguments.chosen.of(&config) {
-        Ok(policies) => policies,
-        Err(error) => return with_troubles(Err(error), troubles),
-    };
     if let Some(policy) = arguments.chosen.one(&config) {
         troubles.iter().for_each(|trouble| tracing::error!("{trouble}"));
         let (ran, outcome) = one(policy, arguments.snapshot.as_ref(), &host, &config, output, cancel).await;

@@ -136,6 +136,7 @@ pub(super) fn policies(name: &str, mut table: Table<'_, '_>, base: &Settings, co
         return Read { policies: vec![Policy { name: name.into(), source, target, settings }], family: None };
     };
     let family = Family { name: name.into(), source, target, wanted, except, settings };
+    // None is left out: all of them were judged.
     let policies = named.iter().filter_map(|bucket| family.member(bucket).ok()).collect();
     Read { policies, family: Some(family) }
 }

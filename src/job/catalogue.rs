@@ -225,10 +225,6 @@ impl Jobs {
     /// One transaction that writes. `check` looks through the whole file first.
     fn write<T>(&self, check: bool, work: impl Fn(&WriteTransaction) -> Result<T, Trouble>) -> Result<T> {
         let done = self.steadily(|| {
-            // The first job of a machine is written down before it makes its own folder.
-            if let Some(folder) = self.path.parent() {
-                std::fs::create_dir_all(folder).map_err(|error| Trouble::File(error.into()))?;
-            }
             self.begin()?;
             let database = builder().set_check_integrity_on_open(check).create(&self.path)?;
             let transaction = database.begin_write()?;
@@ -246,6 +242,10 @@ impl Jobs {
         // What is there but leads nowhere is not to be replaced.
         if self.path.symlink_metadata().is_ok() {
             return Ok(());
+        }
+        // The first job of a machine is written down before it makes its own folder.
+        if let Some(folder) = self.path.parent() {
+            fs::create_dir_all(folder).map_err(failed)?;
         }
         let new = file::beside(&self.path).map_err(failed)?;
         builder().create(new.path())?.close()?;
